@@ -1,0 +1,1 @@
+"""A reproducible benchmark of the masks that text-driven image editing works under."""

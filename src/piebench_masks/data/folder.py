@@ -1,0 +1,84 @@
+"""A user's own pictures: a folder, and a CSV or JSONL list of prompts with optional mask PNGs.
+
+Knows files; knows no model and no store.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from piebench_masks.data.pie_bench import DataError, Rejection, check_entries
+from piebench_masks.data.sample import Sample
+from piebench_masks.data.ti2i import ABSENT
+
+FIELDS = {
+    "image": "image_path",
+    "source_prompt": "original_prompt",
+    "target_prompt": "editing_prompt",
+    "mask": "mask_path",
+    "target_image": "target_image_path",
+    "edit_type": "editing_type_id",
+    "instruction": "editing_instruction",
+}
+"""Columns of the list -> PIE-Bench's fields; the first three must be there, and ``id`` may be."""
+
+
+def load_folder(
+    root: Path,
+    *,
+    prompts: str = "prompts.csv",
+    on_error: Literal["raise", "skip"],
+    progress: Callable[[], object] | None = None,
+) -> tuple[list[Sample], list[Rejection]]:
+    """A sample for every line of ``root/prompts``, and the rejected lines.
+
+    A list ending in .jsonl holds an object a line, any other is CSV with a header; the columns are
+    those of ``FIELDS``. Paths are relative to ``root``; images may have any size, a mask is white
+    where to edit and as large as its image. Unless given, an id is the image's name, with the
+    line's number where several lines share it, and the edit type is 0 (random). Raises
+    ``DataError`` as ``load_pie_bench`` does.
+    """
+    listing = root / prompts
+    try:
+        text = listing.read_text(encoding="utf-8-sig")
+        rows = _json_lines(text) if listing.suffix == ".jsonl" else _csv(text)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise DataError(
+            f"{listing} cannot be read ({error}): write a CSV file with the columns "
+            f"{', '.join(list(FIELDS)[:3])} there (and {', '.join(list(FIELDS)[3:])} where known), "
+            "or name another list with dataset.load.prompts"
+        ) from error
+    names = [_name(row) for row in rows]
+    numbered = [n if names.count(n) == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
+    entries = [_as_pie_bench(name, row) for name, row in zip(numbered, rows, strict=True)]
+    return check_entries(entries, listing, root, on_error=on_error, progress=progress)
+
+
+def _csv(text: str) -> list[dict[str, Any]]:
+    """Rows by column; an empty cell of a column that may be left out is left out."""
+    rows = csv.DictReader(text.splitlines(), strict=True)
+    needed = list(FIELDS)[:3]
+    return [{c: v for c, v in row.items() if v or c in needed} for row in rows]
+
+
+def _json_lines(text: str) -> list[Any]:
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
+def _name(row: Any) -> str:
+    """The image's name as far as an id can hold it."""
+    image = row.get("image") if isinstance(row, dict) else None
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(image).stem) if isinstance(image, str) else "line"
+
+
+def _as_pie_bench(name: str, row: Any) -> tuple[str, Any]:
+    """(id, entry) of a line; what is wrong with it is found with all other checks."""
+    if not isinstance(row, dict):
+        return name, row
+    entry = ABSENT | {FIELDS[c]: value for c, value in row.items() if c in FIELDS}
+    if isinstance(entry["editing_type_id"], int):
+        entry["editing_type_id"] = str(entry["editing_type_id"])
+    return str(row.get("id", name)), tuple(entry.items())

@@ -1,0 +1,1 @@
+"""The embedded miniature benchmark: procedural scenes with ten kinds of edits."""

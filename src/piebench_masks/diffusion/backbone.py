@@ -1,0 +1,276 @@
+"""The frozen diffusion model: pictures and prompts in, latents, conditioning and noise out.
+
+Loads any SDXL-shaped diffusers folder; sizes come from its configs. Must not know what the
+predictions are used for.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from piebench_masks.batching import map_rows
+from piebench_masks.diffusion.attention import AttentionRecorder, RecordingProcessor
+from piebench_masks.errors import BenchmarkError
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The VAE's Gaussian over latents, already times its scaling factor; both [B, 4, h, w]."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+    def __getitem__(self, index: Tensor | slice | list[int]) -> "Posterior":
+        return Posterior(self.mean[index], self.std[index])
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What the U-Net knows of B prompts: hidden [B, L, D] and pooled [B, P]."""
+
+    hidden: Tensor
+    pooled: Tensor
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def __getitem__(self, index: Tensor | slice | list[int]) -> "Conditioning":
+        return Conditioning(self.hidden[index], self.pooled[index])
+
+    @staticmethod
+    def cat(parts: Sequence["Conditioning"]) -> "Conditioning":
+        return Conditioning(
+            torch.cat([part.hidden for part in parts]), torch.cat([part.pooled for part in parts])
+        )
+
+
+class Backbone:
+    """A loaded SDXL-shaped model. Every network call is batched in blocks of fixed size.
+
+    ``counts`` says how much was asked of the networks: unet_rows, vae_encodes, vae_decodes,
+    prompt_encodes.
+    """
+
+    def __init__(self, pipeline: Any, *, device: torch.device, rows: int, map_size: int) -> None:
+        from diffusers import DDPMScheduler
+
+        self._unet = pipeline.unet.to(device).eval().requires_grad_(False)
+        self._vae = pipeline.vae.to(device).eval().requires_grad_(False)
+        self._tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
+        self._text_encoders = tuple(
+            encoder.to(device).eval().requires_grad_(False)
+            for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
+        )
+        self._unet.set_attn_processor(
+            {name: RecordingProcessor(own) for name, own in self._unet.attn_processors.items()}
+        )
+        self._rows = rows
+        self._vae_rows = max(1, rows // 4)  # full-size pictures are far larger than latents
+        self.device = device
+        self.dtype: torch.dtype = self._unet.dtype
+        self.map_size = map_size
+        self.latent_size: int = self._unet.config.sample_size
+        self.latent_channels: int = self._unet.config.in_channels
+        self.image_size: int = self.latent_size * pipeline.vae_scale_factor
+        self.max_tokens: int = pipeline.tokenizer.model_max_length
+        self.alphas_cumprod: Tensor = DDPMScheduler.from_config(
+            pipeline.scheduler.config
+        ).alphas_cumprod
+        self.counts: Counter[str] = Counter()
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        variant: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        vae_dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        rows: int = 8,
+        map_size: int = 16,
+    ) -> "Backbone":
+        """Load a diffusers folder. The VAE has its own precision: SDXL's overflows in float16.
+
+        rows: U-Net rows in one block; map_size: side of the attention layers that maps are read
+        from. Raises BenchmarkError.
+        """
+        from diffusers import StableDiffusionXLPipeline
+
+        wanted = "a folder that diffusers' save_pretrained wrote for an SDXL-shaped model"
+        if not (folder / "model_index.json").is_file():
+            raise BenchmarkError(
+                f"no diffusion model: looked for {folder / 'model_index.json'}; give {wanted}, for "
+                "SDXL-Turbo: hf download stabilityai/sdxl-turbo --local-dir <folder>"
+            )
+        try:
+            with _quiet():
+                pipeline = StableDiffusionXLPipeline.from_pretrained(
+                    folder,
+                    variant=variant,
+                    # Without an explicit dtype the text encoders may come up in another precision.
+                    dtype={"vae": vae_dtype, "default": dtype},
+                    use_safetensors=True,
+                    local_files_only=True,
+                )
+        except Exception as error:  # three libraries raise a dozen unrelated types
+            raise BenchmarkError(
+                f"the diffusion model in {folder} does not load with variant={variant}: {error}; "
+                f"give {wanted}, with the weights of that variant as safetensors"
+            ) from error
+        return cls(pipeline, device=torch.device(device), rows=rows, map_size=map_size)
+
+    def tokenize(self, prompt: str) -> list[int]:
+        """The first tokenizer's ids, with BOS and EOS, neither padded nor truncated."""
+        return self._tokenizers[0](prompt, verbose=False).input_ids
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Posterior:
+        """images: uint8 [B, H, W, 3] -> the posterior over latents [B, 4, H/f, W/f], float32."""
+
+        def encode(block: Tensor) -> Tensor:
+            pixels = block.to(self.device).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+            latent = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist
+            return torch.stack([latent.mean, latent.std], dim=1).float()
+
+        self.counts["vae_encodes"] += len(images)
+        moments = map_rows(encode, images, rows=self._vae_rows) * self._vae.config.scaling_factor
+        return Posterior(*moments.unbind(dim=1))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """latents: [B, 4, h, w] -> images: uint8 [B, H, W, 3] on the CPU."""
+
+        def decode(block: Tensor) -> Tensor:
+            scaled = block.to(self.device) / self._vae.config.scaling_factor
+            pixels = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
+            levels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
+            return levels.round().to(torch.uint8).cpu()
+
+        self.counts["vae_decodes"] += len(latents)
+        return map_rows(decode, latents, rows=self._vae_rows)
+
+    @torch.inference_mode()
+    def encode_prompts(
+        self, prompts: Sequence[str], ablate: Sequence[Collection[int]] | None = None
+    ) -> Conditioning:
+        """Both encoders' penultimate hidden states, and the second one's pooled embedding.
+
+        ablate: for each prompt the token ids whose embedding is zeroed, at every position where
+        they occur and, as in the reference, by the same ids in both encoders although '!' and the
+        padding have other ids in the second.
+        """
+        dropped = [
+            torch.tensor(list(ids), dtype=torch.long) for ids in ablate or [()] * len(prompts)
+        ]
+        token_ids = [
+            tokenizer(
+                list(prompts), padding="max_length", truncation=True, return_tensors="pt"
+            ).input_ids
+            for tokenizer in self._tokenizers
+        ]
+        zeroed = [
+            torch.stack([torch.isin(row, ids) for row, ids in zip(rows, dropped, strict=True)])
+            for rows in token_ids
+        ]
+
+        def encode(*block: Tensor) -> Tensor:
+            hidden = []
+            for encoder, ids, zero in zip(self._text_encoders, block[:2], block[2:], strict=True):
+                with _zeroed_embeddings(encoder, zero.to(self.device)):
+                    output = encoder(ids.to(self.device), output_hidden_states=True)
+                hidden.append(output.hidden_states[-2])
+            # The second encoder's pooled embedding rides along: a block is one tensor.
+            return torch.cat([torch.cat(hidden, dim=-1).flatten(1), output.text_embeds], dim=1)
+
+        self.counts["prompt_encodes"] += len(prompts)
+        encoded = map_rows(encode, *token_ids, *zeroed, rows=self._rows)
+        shape = (self.max_tokens, self._unet.config.cross_attention_dim)
+        hidden_size = shape[0] * shape[1]
+        return Conditioning(encoded[:, :hidden_size].unflatten(1, shape), encoded[:, hidden_size:])
+
+    @torch.inference_mode()
+    def predict_noise(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        recorder: AttentionRecorder | None = None,
+    ) -> Tensor:
+        """eps(z, t, c) for every row; latents [B, 4, h, w], timesteps [B] -> [B, 4, h, w] float32.
+
+        recorder: has B rows of token weights and is given B maps.
+        """
+
+        def predict(rows: Tensor, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
+            if recorder is not None:
+                recorder.select(rows)
+            height, width = (side * self.image_size // self.latent_size for side in z.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
+            return self._unet(
+                z.to(self.device, self.dtype),
+                t.to(self.device),
+                encoder_hidden_states=hidden,
+                added_cond_kwargs={
+                    "text_embeds": pooled,
+                    "time_ids": sizes.to(hidden.dtype).expand(len(z), -1),
+                },
+                cross_attention_kwargs={"recorder": recorder},
+            ).sample.float()
+
+        self.counts["unet_rows"] += len(latents)
+        index = torch.arange(len(latents), device=self.device)
+        return map_rows(
+            predict,
+            index,
+            latents,
+            timesteps,
+            conditioning.hidden,
+            conditioning.pooled,
+            rows=self._rows,
+        )
+
+
+@contextmanager
+def _zeroed_embeddings(encoder: Any, zeroed: Tensor) -> Iterator[None]:
+    """The encoder with its token embeddings zeroed where ``zeroed`` [B, L] says so."""
+
+    def zero(module: nn.Module, args: tuple[Any, ...], embeddings: Tensor) -> Tensor:
+        return embeddings.masked_fill(zeroed[..., None], 0.0)
+
+    hook = encoder.get_input_embeddings().register_forward_hook(zero)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars or advice from diffusers and transformers while a model is loaded."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    before = [(each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
+    try:
+        for library in libraries:
+            library.set_verbosity_error()
+            library.disable_progress_bar()
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if bars:
+                library.enable_progress_bar()

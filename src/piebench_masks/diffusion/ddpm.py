@@ -1,0 +1,47 @@
+"""The DDPM formulas (Ho et al., arXiv 2006.11239) as functions on tensors.
+
+No scheduler object and no hidden state: time steps and cumulative alphas are arguments.
+"""
+
+from torch import Tensor
+
+from piebench_masks.errors import BenchmarkError
+
+TRAIN_TIMESTEPS = 1000
+
+
+def trailing_timesteps(steps: int) -> list[int]:
+    """The 'trailing' schedule, noisiest first: 4 -> [999, 749, 499, 249]."""
+    spacing = TRAIN_TIMESTEPS / steps
+    return [round(TRAIN_TIMESTEPS - i * spacing) - 1 for i in range(steps)]
+
+
+def start_timestep(strength: float, steps: int = 4) -> int:
+    """Where ``strength`` in [1/steps, 1] enters the trailing schedule: 0.5 -> 499 of 4 steps.
+
+    Raises BenchmarkError outside that range.
+    """
+    if not 1 / steps <= strength <= 1:
+        raise BenchmarkError(
+            f"strength is {strength}, but the {steps}-step schedule starts at {1 / steps} and ends "
+            f"at 1: choose a value in between"
+        )
+    return trailing_timesteps(steps)[steps - int(steps * strength)]
+
+
+def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
+    """z_t = sqrt(ᾱ_t) x0 + sqrt(1 - ᾱ_t) n; alpha: ᾱ_t, broadcast against x0 and noise."""
+    return alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+
+
+def posterior_mean(x: Tensor, eps: Tensor, alpha: Tensor, alpha_previous: Tensor) -> Tensor:
+    """mu of q(x_prev | x_t, x0), formula (7), with x0 predicted from the noise and not clipped.
+
+    x, eps: [..., 4, h, w] float32; alpha: ᾱ at this step, alpha_previous: ᾱ at the next less noisy
+    one, 1 at the end of the schedule; both broadcast against x.
+    """
+    step_alpha = alpha / alpha_previous
+    x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+    x0_weight = alpha_previous.sqrt() * (1 - step_alpha) / (1 - alpha)
+    x_weight = step_alpha.sqrt() * (1 - alpha_previous) / (1 - alpha)
+    return x0_weight * x0 + x_weight * x

@@ -1,0 +1,147 @@
+"""TurboEdit (Deutch et al., arXiv 2408.00735) under masks: METHODS.md, section 3, in tensors.
+
+Knows latents, conditioning and masks; must not know pictures, files or where a mask came from.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.diffusion.ddpm import add_noise, posterior_mean
+from piebench_masks.errors import BenchmarkError
+
+TIMESTEPS = {4: (799, 599, 399, 199), 3: (799, 499, 199)}
+"""T, where the U-Net is asked, by number of steps."""
+NOISE_TIMESTEPS = {4: (599, 399, 199), 3: (599, 299)}
+"""Where the source is noised to: shifted against T, and shorter by one."""
+LAST_NORM_CAP = 15.5
+"""Cap on ||z|| at the last step, for latents of 4 * 64 * 64 elements."""
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """The source branch, which no mask has a part in; K steps, B samples.
+
+    x: [K + 1, B, 4, h, w], the source at every level; u: [K, B, 4, h, w], the mean that the source
+    prompt predicts from it; first_target: [B, 4, h, w], the mean that the target prompt predicts
+    from x[0]; coeff: [K, B, 1, 1, 1], how much of z = x[1:] - u the norm cap leaves.
+    """
+
+    x: Tensor
+    u: Tensor
+    first_target: Tensor
+    coeff: Tensor
+
+
+@torch.inference_mode()
+def turbo_edit(
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    target: Conditioning,
+    masks: Tensor,
+    owner: Tensor,
+    *,
+    steps: Literal[3, 4] = 4,
+    w: float = 1.5,
+    seed: int = 8128,
+) -> Tensor:
+    """Edit B samples under N masks -> latents [N, 4, h, w].
+
+    x0: [B, 4, h, w]; source, target: B prompts; masks: bool [N, h, w], the part to edit, all ones
+    for no mask; owner: long [N], which sample each mask belongs to. w: strength of the guidance
+    from source to target. The last step is never masked, so that the background may change.
+    Asks for (K + 1) U-Net rows a sample and 2 (K - 1) a mask, 1 for an empty one.
+    """
+    x0, masks, owner = (tensor.to(backbone.device) for tensor in (x0, masks, owner))
+    inversion = invert(backbone, x0, source, target, steps=steps, seed=seed)
+    *_, latents = edited(backbone, inversion, source, target, masks, owner, steps=steps, w=w)
+    return latents
+
+
+@torch.inference_mode()
+def invert(
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    target: Conditioning,
+    *,
+    steps: Literal[3, 4],
+    seed: int,
+) -> Inversion:
+    """One call for all steps: the source's x are known up front. Arguments as in `turbo_edit`.
+
+    Raises BenchmarkError for another number of steps.
+    """
+    if steps not in TIMESTEPS:
+        raise BenchmarkError(f"editor.steps is {steps}: TurboEdit takes 3 or 4 steps")
+    noise = torch.randn(
+        len(NOISE_TIMESTEPS[steps]), *x0.shape[1:], generator=torch.Generator().manual_seed(seed)
+    ).to(x0.device)
+    noised = [
+        add_noise(x0, n, backbone.alphas_cumprod[t])
+        for n, t in zip(noise, NOISE_TIMESTEPS[steps], strict=True)
+    ]
+    x = torch.stack([*noised, x0, x0])
+
+    timesteps = TIMESTEPS[steps]
+    eps = backbone.predict_noise(
+        torch.cat([x[:-1].flatten(0, 1), x[0]]),
+        torch.tensor([*timesteps, timesteps[0]]).repeat_interleave(len(x0)),
+        Conditioning.cat([source] * steps + [target]),
+    ).unflatten(0, (steps + 1, len(x0)))
+    u = torch.stack([_mu(backbone, x[i], eps[i], steps, i) for i in range(steps)])
+
+    cap = LAST_NORM_CAP * (x0[0].numel() / (4 * 64 * 64)) ** 0.5
+    coeff = torch.ones(steps, len(x0), 1, 1, 1, device=x0.device)
+    z_norm = torch.linalg.vector_norm(x[-1] - u[-1], dim=(1, 2, 3), keepdim=True)
+    coeff[-1] = (cap / z_norm).clamp(max=1)
+    return Inversion(x, u, _mu(backbone, x[0], eps[-1], steps, 0), coeff)
+
+
+@torch.inference_mode()
+def edited(
+    backbone: Backbone,
+    inversion: Inversion,
+    source: Conditioning,
+    target: Conditioning,
+    masks: Tensor,
+    owner: Tensor,
+    *,
+    steps: Literal[3, 4],
+    w: float,
+) -> Iterator[Tensor]:
+    """The edit branch: y after every step, [N, 4, h, w]. Arguments as in `turbo_edit`."""
+    every = torch.arange(len(masks), device=owner.device)
+    painted, nobody = every[masks.flatten(1).any(dim=1)], every[:0]
+    y = inversion.x[0][owner]
+    for i in range(steps):
+        last = i == steps - 1
+        x_next, u = inversion.x[i + 1][owner], inversion.u[i][owner]
+        # Where y is still the source's x, at the first step and under an empty mask, its mean
+        # under the source prompt is u; and what an empty mask hides need not be known.
+        mu_source, mu_target = u.clone(), inversion.first_target[owner]
+        by_source = painted if i > 0 else nobody
+        by_target = every if last else by_source
+        if len(rows := torch.cat([by_source, by_target])):
+            eps = backbone.predict_noise(
+                y[rows],
+                torch.full((len(rows),), TIMESTEPS[steps][i]),
+                Conditioning.cat([source[owner[by_source]], target[owner[by_target]]]),
+            )
+            mu = _mu(backbone, y[rows], eps, steps, i)
+            mu_source[by_source], mu_target[by_target] = mu.split([len(by_source), len(by_target)])
+        coeff = inversion.coeff[i][owner]
+        y = coeff * x_next + (mu_source - coeff * u) + w * (mu_target - mu_source)
+        if not last:
+            y = torch.where(masks[:, None], y, x_next)
+        yield y
+
+
+def _mu(backbone: Backbone, x: Tensor, eps: Tensor, steps: int, i: int) -> Tensor:
+    alphas = [*backbone.alphas_cumprod[list(TIMESTEPS[steps])], torch.ones(())]
+    return posterior_mean(x, eps, alphas[i], alphas[i + 1])

@@ -1,0 +1,26 @@
+"""`diffedit`: the absolute difference of noise predictions (Couairon et al., arXiv 2210.11427).
+
+Without classifier-free guidance, which the SDXL-Turbo class of models does not have.
+"""
+
+from torch import Tensor
+
+from piebench_masks.masks.binarize import above_ratio_of_mean
+from piebench_masks.masks.method import MapMethod, Record
+
+
+def noise_difference(record: Record) -> Tensor:
+    """|eps(target) - eps(source)|, mean over draws and channels (METHODS.md, section 2): [h, w]."""
+    return (record.noise["target"] - record.noise["source"]).abs().mean(dim=(0, 1))
+
+
+DIFFEDIT = MapMethod(
+    name="diffedit",
+    reads="noise",
+    conditions=("source", "target"),
+    soft_map=noise_difference,
+    masks=above_ratio_of_mean,
+    threshold=3.0,
+    sweep=(0.0, 5.0, 21),
+    draws=10,
+)

@@ -1,0 +1,107 @@
+"""Trains the miniature's autoencoder and writes it as the pipeline folder's ``vae``.
+
+Knows scenes and the training loop, not the diffusion model that will live in its latents.
+"""
+
+import logging
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+from torch.nn import functional as F
+
+from piebench_masks.training.loop import Schedule, train
+from piebench_masks.training.scenes import draw_pool, to_unit_range
+
+log = logging.getLogger(__name__)
+
+SCALING_FACTOR = 0.13025  # SDXL's
+LATENT_STD = 0.8  # of a scaled latent; SDXL's lie between 0.65 and 0.95
+_CROP = 32
+
+
+def build_vae(channels: tuple[int, ...] = (16, 32, 64), sample_size: int = 64) -> AutoencoderKL:
+    """An untrained AutoencoderKL of SDXL's form, one layer a block, without attention."""
+    return AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * len(channels),
+        up_block_types=("UpDecoderBlock2D",) * len(channels),
+        block_out_channels=channels,
+        layers_per_block=1,
+        norm_num_groups=8,
+        sample_size=sample_size,
+        scaling_factor=SCALING_FACTOR,
+        mid_block_add_attention=False,
+    )
+
+
+def train_vae(
+    folder: Path,
+    work: Path,
+    *,
+    device: str,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    scenes: int,
+    channels: tuple[int, ...] = (16, 32, 64),
+) -> None:
+    """Train on random crops, the last fifth on whole images; write ``folder/vae`` in float16.
+
+    ``work`` keeps the checkpoint. The loss is L1 + 0.5 MSE + 0.3 L1 of the gradients + 4e-4 KL
+    (SHAPES.md). Logs the PSNR of scenes that training does not see.
+    """
+    torch.manual_seed(0)
+    vae = build_vae(channels).to(device)
+    images = draw_pool(scenes).images
+
+    def loss(step: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(step)
+        chosen = images[torch.randint(scenes, (batch,), generator=generator)]
+        if step < 0.8 * steps:
+            top, left = torch.randint(images.shape[-1] - _CROP + 1, (2,), generator=generator)
+            chosen = chosen[..., top : top + _CROP, left : left + _CROP]
+        pixels = to_unit_range(chosen).to(device)
+        with torch.autocast(pixels.device.type, torch.bfloat16):
+            posterior = vae.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
+            decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+        difference = decoded - pixels
+        rows, columns = difference.diff(dim=-2).abs().mean(), difference.diff(dim=-1).abs().mean()
+        divergence = (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean() / 2
+        return {
+            "l1": difference.abs().mean(),
+            "mse": 0.5 * (difference**2).mean(),
+            "gradient": 0.3 * (rows + columns),
+            "kl": 4e-4 * divergence,
+        }
+
+    schedule = Schedule(steps, learning_rate, average=0.998)
+    train(vae, loss, schedule, work / "vae.safetensors")
+    vae.eval().requires_grad_(False)
+    normalise_latents(vae, to_unit_range(images[:1024]).to(device))
+    vae.half().save_pretrained(folder / "vae")
+    unseen = to_unit_range(draw_pool(256, first_seed=scenes).images).to(device)
+    shown = vae.float().decode(vae.encode(unseen).latent_dist.mode()).sample.clamp(-1, 1)
+    psnr = -10 * torch.log10(((shown - unseen) / 2).square().mean(dim=(1, 2, 3))).mean()
+    log.info("PSNR of 256 unseen scenes: %.2f dB", psnr)
+
+
+@torch.no_grad()
+def normalise_latents(vae: AutoencoderKL, pixels: Tensor) -> None:
+    """Fold the latents' statistics into the 1x1 convolutions, so that SDXL's factor is right.
+
+    After that ``SCALING_FACTOR * latent`` has mean 0 and standard deviation LATENT_STD in every
+    channel, and decoding is unchanged.
+    """
+    latents = vae.encode(pixels).latent_dist.mode()
+    mean = latents.mean(dim=(0, 2, 3))
+    gain = LATENT_STD / SCALING_FACTOR / latents.std(dim=(0, 2, 3))
+    encode, decode = vae.quant_conv, vae.post_quant_conv
+    channels = len(mean)
+    encode.bias[:channels] -= mean
+    encode.bias[:channels] *= gain
+    encode.weight[:channels] *= gain[:, None, None, None]
+    encode.bias[channels:] += 2 * gain.log()
+    decode.bias += F.linear(mean, decode.weight[:, :, 0, 0])
+    decode.weight /= gain[None, :, None, None]

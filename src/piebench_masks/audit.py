@@ -1,0 +1,199 @@
+"""How many samples of a data set each quirk of the reference touches (METHODS.md, section 2).
+
+Reads prompts, tokenizers, image headers and annotated masks; runs no model.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from omegaconf import DictConfig
+from PIL import Image
+from rich.console import Console
+
+from piebench_masks.data.rle import from_coco
+from piebench_masks.data.sample import Sample
+from piebench_masks.diffusion.prompt_diff import PromptError, prompt_diff
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.tables import Format, Table
+from piebench_masks.run import Run
+from piebench_masks.stages.latents import image_file
+from piebench_masks.stages.parse import parse
+
+Tokenize = Callable[[str], list[int]]
+"""A prompt's token ids with BOS and EOS, neither padded nor truncated."""
+
+
+class Quirk(NamedTuple):
+    """What a sample has about it, and what the two ways of working make of that."""
+
+    label: str
+    reference: str
+    exact: str
+
+
+QUIRKS: dict[str, Quirk] = {
+    "mixed": Quirk(
+        "Inserts beside deletes or replaces",
+        "adds target columns and ids",
+        "those of the source alone",
+    ),
+    "inserts": Quirk("Inserts alone", "target prompt is the probe", "the same"),
+    "identical": Quirk("No token differs", "no map; noise_based: full mask", "empty masks"),
+    "empty": Quirk("Empty prompt", "NaN in its CSV: crash", "a prompt without words"),
+    "long": Quirk("Prompt longer than the model sees", "cut after comparing", "cut before"),
+    "unseen": Quirk("Change wholly beyond the last token", "no map (NaN)", "empty masks"),
+    "partly_unseen": Quirk("Change partly beyond it", "the visible part", "the visible part"),
+    "elsewhere": Quirk(
+        "Zeroed id also elsewhere in the prompt", "zeroed there too (ours)", "the same"
+    ),
+    "twice": Quirk("Deleted ids beside replaced ones", "ids twice: no effect", "ids once"),
+    "tokenizer_2": Quirk(
+        "'!' and other ids differ in tokenizer 2", "ids by tokenizer 1", "the same"
+    ),
+    "shifted": Quirk("Tokenizer 2 shifts the positions", "columns by tokenizer 1", "the same"),
+    "not_square": Quirk("Image not square", "map transposed", "map of the image's shape"),
+    "not_rgb": Quirk("Image with alpha or without colour", "crash", "laid on white, made RGB"),
+    "no_mask": Quirk("No annotated mask", "not scored", "edits: whole image"),
+    "full_mask": Quirk("Annotated mask is full", "no background scores", "the same (missing)"),
+    "empty_mask": Quirk("Annotated mask is empty", "no score of the edit", "the same (missing)"),
+}
+"""METHODS.md's others touch every sample alike, or cannot be known without a model's map."""
+
+
+def audit(
+    samples: Sequence[Sample],
+    image: Callable[[Sample], Path],
+    tokenize: Tokenize,
+    tokenize_2: Tokenize,
+    max_tokens: int,
+) -> Table:
+    """A row for each of ``QUIRKS`` with the number, share and ids of the samples it touches.
+
+    image: a sample's image file, of which the header is read; max_tokens: what the text encoders
+    see. Whether a mask's run was cut at the end of the image is not known to a parsed sample.
+    """
+    touched: dict[str, list[str]] = {name: [] for name in QUIRKS}
+    for sample in samples:
+        of_prompts = _prompt_quirks(sample, tokenize, tokenize_2, max_tokens)
+        for name in (*of_prompts, *_image_quirks(image(sample)), *_mask_quirks(sample)):
+            touched[name].append(sample.id)
+    rows = [
+        (*quirk, len(touched[name]), len(touched[name]) / len(samples), " ".join(touched[name]))
+        for name, quirk in QUIRKS.items()
+    ]
+    return Table(
+        title=f"Quirks of the reference in {len(samples)} samples",
+        frame=pd.DataFrame(rows, columns=["quirk", *Quirk._fields[1:], "n", "share", "samples"]),
+        formats={
+            "quirk": Format("Quirk"),
+            "n": Format("Samples", digits=0),
+            "share": Format("%", digits=1, scale=100),
+            "reference": Format("compat: reference"),
+            "exact": Format("compat: exact"),
+        },
+        notes=("The csv file lists the samples' ids.",),
+    )
+
+
+def load_tokenizers(
+    model: str | Path, *, revision: str | None = None, cache_dir: str | None = None
+) -> tuple[Tokenize, Tokenize, int]:
+    """Both tokenizers of a diffusers folder or hub model, and how many tokens the model sees.
+
+    Raises BenchmarkError where they cannot be loaded.
+    """
+    from transformers import CLIPTokenizer
+
+    try:
+        one, two = (
+            CLIPTokenizer.from_pretrained(
+                str(Path(model).expanduser()),
+                subfolder=name,
+                revision=revision,
+                cache_dir=cache_dir,
+            )
+            for name in ("tokenizer", "tokenizer_2")
+        )
+        if min(len(one), len(two)) <= 2:  # an empty folder gives one of BOS and EOS alone
+            raise ValueError("they have no vocabulary")
+    except Exception as error:  # the hub client raises a dozen unrelated types
+        raise BenchmarkError(
+            f"the tokenizers of {model} do not load ({error}): set model.id to a diffusers folder "
+            "with tokenizer/ and tokenizer_2/, or to the hub name of one"
+        ) from error
+    return (
+        lambda prompt: one(prompt, verbose=False).input_ids,
+        lambda prompt: two(prompt, verbose=False).input_ids,
+        one.model_max_length,
+    )
+
+
+def audit_command(cfg: DictConfig, console: Console) -> int:
+    """``piebench-masks audit``: print the audit of the configured data set, and write it."""
+    run = Run(cfg)
+    samples = parse(run, console)
+    model = cfg.model
+    tokenizers = load_tokenizers(model.id, revision=model.revision, cache_dir=model.cache_dir)
+    table = audit(samples, lambda sample: image_file(run, sample.image_path), *tokenizers)
+    console.print(table.to_rich())
+    table.write(run.results, "audit")
+    return 0
+
+
+def _prompt_quirks(
+    sample: Sample, tokenize: Tokenize, tokenize_2: Tokenize, max_tokens: int
+) -> Iterator[str]:
+    prompts = sample.source_prompt, sample.target_prompt
+    source, target = map(tokenize, prompts)
+    others = list(map(tokenize_2, prompts))
+    if not all(prompt.strip() for prompt in prompts):
+        yield "empty"
+    if max(len(source), len(target)) > max_tokens:
+        yield "long"
+    if others != [source, target]:
+        yield "tokenizer_2"
+    if any(len(ids) != len(own) for ids, own in zip(others, (source, target), strict=True)):
+        yield "shifted"
+    tags = {tag for tag, *_ in SequenceMatcher(None, source, target).get_opcodes()} - {"equal"}
+    if tags == {"insert"}:
+        yield "inserts"
+    elif "insert" in tags:
+        yield "mixed"
+    if tags >= {"delete", "replace"}:
+        yield "twice"
+    try:
+        diff = prompt_diff(source, target, max_tokens=max_tokens, compat="reference")
+    except PromptError:
+        yield "identical"
+        return
+    unseen = [column >= max_tokens for column in diff.columns]
+    if any(unseen):
+        yield "unseen" if all(unseen) else "partly_unseen"
+    probe = source if diff.probe == "source" else target
+    if any(
+        token in diff.ablated and column not in diff.columns
+        for column, token in enumerate(probe[:max_tokens])
+    ):
+        yield "elsewhere"
+
+
+def _image_quirks(path: Path) -> Iterator[str]:
+    with Image.open(path) as image:
+        if image.width != image.height:
+            yield "not_square"
+        if image.mode != "RGB":
+            yield "not_rgb"
+
+
+def _mask_quirks(sample: Sample) -> Iterator[str]:
+    if sample.mask is None:
+        yield "no_mask"
+        return
+    mask = from_coco(sample.mask)
+    if mask.all():
+        yield "full_mask"
+    elif not mask.any():
+        yield "empty_mask"

@@ -1,0 +1,80 @@
+"""All stages in order, as the configuration asks for them: what ``piebench-masks`` runs."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.executors.local import in_process, on_devices
+from piebench_masks.run import Run
+from piebench_masks.runner import Outcome, Stage, Work, run_stage
+from piebench_masks.stages import STAGES
+from piebench_masks.stages.parse import parse
+from piebench_masks.stages.report import report
+
+COUNTED = {
+    "samples_parsed": "samples parsed",
+    "unet_rows": "U-Net rows",
+    "vae_encodes": "VAE encodes",
+    "vae_decodes": "VAE decodes",
+    "prompt_encodes": "prompt encodes",
+}
+
+
+def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int:
+    """Run the stages of these names in their order; returns how many items failed.
+
+    Raises BenchmarkError where the run as a whole cannot go on.
+    """
+    if unknown := set(names) - {"parse", "report", *STAGES}:
+        raise BenchmarkError(
+            f"stages: {', '.join(sorted(unknown))} unknown; there are parse, "
+            f"{', '.join(STAGES)} and report"
+        )
+    run = Run(cfg)
+    samples = parse(run, console)
+    stages = [make(run, samples) for n, parts in STAGES.items() if n in names for make in parts]
+    if cfg.dry_run:
+        console.print(_plan(stages))
+        return 0
+
+    def execute(stage: Stage, batches: Sequence[Sequence[Work]]) -> Iterator[Outcome]:
+        return on_devices(stage, cfg, batches) if cfg.devices else in_process(stage, run, batches)
+
+    started = time.monotonic()
+    total = Outcome(counts=Counter(samples_parsed=run.parsed))
+    for stage in stages:
+        total.add(
+            run_stage(
+                stage,
+                execute,
+                batch_size=cfg.batch_size,
+                overwrite=run.overwrite,
+                fail_on_error=cfg.fail_on_error,
+                console=console,
+            )
+        )
+    console.print(_summary(total, time.monotonic() - started), soft_wrap=True)
+    if "report" in names:
+        report(run, samples, total, console)
+    return len(total.failures)
+
+
+def _plan(stages: Sequence[Stage]) -> Table:
+    """What a run would compute and what it would find, stage by stage."""
+    table = Table("Stage", "Cached", "To compute", title="Dry run: nothing is computed")
+    for stage in stages:
+        everything = sum(len(work.todo) for work in stage.pending(everything=True))
+        missing = sum(len(work.todo) for work in stage.pending())
+        table.add_row(stage.name, str(everything - missing), f"{missing} {stage.item}s")
+    table.caption = "Edits and scores are only known for maps that are there."
+    return table
+
+
+def _summary(total: Outcome, seconds: float) -> str:
+    rows = ", ".join(f"{total.counts[key]} {words}" for key, words in COUNTED.items())
+    return f"{total.items} items computed in {seconds:.0f} s ({rows}), {len(total.failures)} failed"

@@ -1,0 +1,40 @@
+"""``piebench-masks regress``: run what is missing, then compare with a baseline or write one."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich.console import Console
+
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.pipeline import run_pipeline
+from piebench_masks.provenance import provenance
+from piebench_masks.report.regression import compare, read_baseline, series, write_baseline
+from piebench_masks.run import Run
+from piebench_masks.stages.parse import parse
+from piebench_masks.stages.score import edit_scores, mask_scores, read_columns
+
+
+def regress(cfg: DictConfig, console: Console) -> int:
+    """How many items failed or series are significantly worse than ``cfg.baseline``.
+
+    baseline: a Parquet file; or ``update``, which writes ``results_dir/baselines/name.parquet``.
+    """
+    if cfg.baseline is None:
+        raise BenchmarkError("baseline must be set: to a baseline's Parquet file, or to update")
+    known = None if cfg.baseline == "update" else read_baseline(Path(cfg.baseline))
+    if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
+        return failed
+    run = Run(cfg)
+    samples = parse(run, Console(quiet=True))
+    own = {name: method.threshold for name, method in run.methods.items()}
+    now = series(mask_scores(run, samples), edit_scores(run, samples), read_columns(run), own)
+    if known is None:
+        path = Path(cfg.results_dir) / "baselines" / f"{cfg.name}.parquet"
+        how = provenance() | {"model": run.model_source[1], "device": str(run.device)}
+        write_baseline(path, now, how)
+        console.print(f"baseline: {path}, {now['series'].nunique()} series", soft_wrap=True)
+        return 0
+    table = compare(known[0], now, known[1])
+    console.print(table.to_rich())
+    table.write(run.results / "tables", "regression")
+    return int((table.frame["verdict"] == "worse").sum())

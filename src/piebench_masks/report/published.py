@@ -1,0 +1,210 @@
+"""Published numbers (published/*.csv, with their sources) and ours beside them.
+
+Gets frames of per-sample rows and facts about the run; must not know stores, stages or models.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.tables import (
+    Format,
+    Table,
+    at_thresholds,
+    best_thresholds,
+    bootstrap,
+    header,
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What was run: names of data set and diffusion model, samples by edit type, and protocol."""
+
+    dataset: str
+    model: str
+    samples: Mapping[int, int]
+    compat: str
+
+
+def published(name: str) -> pd.DataFrame:
+    """The published numbers ``dice``, ``editing`` or ``pareto``, in the units that tables show."""
+    with resources.files("piebench_masks.report").joinpath(f"published/{name}.csv").open() as file:
+        return pd.read_csv(file)
+
+
+def published_tables(
+    segmentation: pd.DataFrame,
+    editing: pd.DataFrame,
+    columns: Mapping[str, Column],
+    thresholds: Mapping[str, float],
+    setting: Setting,
+) -> dict[str, Table]:
+    """Ours beside the published, by file name: Dice by edit type, editing table, Pareto curves.
+
+    thresholds: each method's in the editing table. A table that has nothing of ours is left out.
+    Where data, model or a metric differ from the published ones, a note says that the comparison
+    is void, and no difference is given.
+    """
+    made = {}
+    data, model = _other_data(setting), _other_model(setting)
+    if len(segmentation):
+        rows = list(_dice(segmentation))
+        note = "Ours at the threshold of the best mean Dice, chosen on these very samples."
+        made["published_dice"] = _table("Dice by edit type", rows, [*data, *model], [note])
+    if len(editing):
+        external = not (editing["editor"] == "turbo_edit").any()
+        reasons = [*data, *([] if external else model), *_other_metrics(columns)]
+        rows = list(_editing(at_thresholds(editing, thresholds), columns))
+        made["published_editing"] = _table("Editing", rows, reasons, [])
+        note = "Ours: CLIP at the published LPIPS, on the line between our thresholds."
+        rows = list(_pareto(editing, columns))
+        made["published_pareto"] = _table("Pareto curves", rows, reasons, [note])
+    if setting.compat != "reference":
+        protocol = "Protocol: published with compat=reference, ours with compat=exact."
+        made = {name: table.noted(protocol) for name, table in made.items()}
+    return {name: table for name, table in made.items() if len(table.frame)}
+
+
+Row = dict[str, Any]
+"""A number: what, score, published, ours, the ends of our 95 % interval, source."""
+
+
+def _other_data(setting: Setting) -> list[str]:
+    if setting.dataset != "pie_bench":
+        return [f"the data are {setting.dataset}, not PIE-Bench v1"]
+    full = published("dice")["n"].tolist()
+    if [setting.samples.get(t, 0) for t in range(len(EDIT_TYPES))] != full[:-1]:
+        return [f"the data are {sum(setting.samples.values())} of PIE-Bench's {full[-1]} samples"]
+    return []
+
+
+def _other_model(setting: Setting) -> list[str]:
+    return (
+        [] if setting.model == "sdxl_turbo" else [f"the model is {setting.model}, not SDXL-Turbo"]
+    )
+
+
+def _other_metrics(columns: Mapping[str, Column]) -> list[str]:
+    wanted = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
+    found = {label: _column(columns, name) for label, name in wanted.items()}
+    return [
+        f"the metric {label} is {found[label]}, not PIE-Bench's {name}"
+        for label, name in wanted.items()
+        if found[label] not in (None, name)
+    ]
+
+
+def _column(columns: Iterable[str], name: str) -> str | None:
+    """The column of that published metric, or of another scorer in its place."""
+    kind, _, part = name.partition("_")
+    alike = (c for c in columns if c.startswith(f"{kind}_") and c.endswith(f"_{part}"))
+    return name if name in columns else next(alike, None)
+
+
+def _dice(segmentation: pd.DataFrame) -> Iterable[Row]:
+    rows = at_thresholds(segmentation, best_thresholds(segmentation))
+    for number, line in enumerate(published("dice").to_dict("records")):
+        group = rows if number == len(EDIT_TYPES) else rows[rows["edit_type"] == number]
+        for method in ("ours", "attn_based", "noise_based"):
+            dice = group.loc[group["method"] == method].sort_values("sample")["dice"]
+            if len(dice):
+                mean = _mean(dice.to_numpy(float))
+                yield _row(f"{line['edit_type']}, {method}", "Dice ↑", line[method], mean, line)
+
+
+def _editing(rows: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Row]:
+    table = published("editing")
+    for line in table.to_dict("records"):
+        group = rows[(rows["editor"] == line["editor"]) & (rows["method"] == line["method"])]
+        for name in table.columns[3:-1] if len(group) else ():
+            column = _column(columns, name)
+            if column is not None and column in group and not pd.isna(line[name]):
+                values = group.sort_values("sample")[column].to_numpy(float)
+                mean = _mean(values * columns[column].scale)
+                yield _row(line["label"], header(columns[column]), line[name], mean, line)
+
+
+def _pareto(editing: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Row]:
+    x, y = _column(columns, "lpips_unedit_part"), _column(columns, "clip_edited")
+    if x is None or y is None or not {x, y} <= set(editing):
+        return
+    for method, line in published("pareto").groupby("method", sort=False):
+        own = editing[(editing["method"] == method) & (editing["editor"] == "turbo_edit")]
+        wide = own.pivot(index="sample", columns="threshold", values=[x, y]).dropna()
+        if wide.empty or wide[x].shape[1] < 2:
+            continue
+        at = line["lpips_unedit_part"].to_numpy()
+        curves = wide[x].to_numpy(float) * columns[x].scale, wide[y].to_numpy(float)
+        for point, mean in zip(line.to_dict("records"), _on_curve(*curves, at), strict=True):
+            what = f"{method} at LPIPS {point['lpips_unedit_part']:.2f}"
+            yield _row(what, header(columns[y]), point["clip_edited"], mean, point)
+
+
+def _on_curve(x: np.ndarray, y: np.ndarray, at: np.ndarray, resamples: int = 500) -> np.ndarray:
+    """y of the mean curve at the given x, and the ends of its interval: [len(at), 3].
+
+    x, y: [samples, thresholds]. NaN where the curve (or most resampled ones) does not reach.
+    """
+    count = len(x)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = np.vstack([np.ones(count), draws]) / count
+    found = []
+    for mean_x, mean_y in zip(weights @ x, weights @ y, strict=True):
+        order = np.argsort(mean_x)
+        found.append(np.interp(at, mean_x[order], mean_y[order], left=np.nan, right=np.nan))
+    value, sampled = found[0], np.array(found[1:])
+    often = np.isfinite(sampled).mean(axis=0) > 0.9
+    ends = np.full((2, len(at)), np.nan)
+    ends[:, often] = np.nanpercentile(sampled[:, often], [2.5, 97.5], axis=0)
+    return np.stack([value, *np.where(np.isfinite(value), ends, np.nan)], axis=1)
+
+
+def _mean(values: np.ndarray) -> tuple[float, float, float]:
+    """Mean of the finite values and the ends of its interval."""
+    known = values[np.isfinite(values)]
+    low, high = bootstrap(values[:, None])[:, 0]
+    return (known.mean() if len(known) else np.nan), low, high
+
+
+def _row(
+    what: str, score: str, value: float, mean: Sequence[float], line: Mapping[Any, Any]
+) -> Row:
+    ours, low, high = mean
+    return {
+        "what": what,
+        "score": score,
+        "published": value,
+        "ours": ours,
+        "difference": ours - value,
+        "difference_low": low - value,
+        "difference_high": high - value,
+        "source": line["source"],
+    }
+
+
+def _table(title: str, rows: Sequence[Row], reasons: Sequence[str], notes: Sequence[str]) -> Table:
+    frame = pd.DataFrame(rows)
+    if len(frame) and reasons:
+        frame[["difference", "difference_low", "difference_high"]] = np.nan
+    void = f"The comparison is VOID, differences are not given: {'; '.join(reasons)}."
+    ends = ("difference_low", "difference_high")
+    sources = sorted({row["source"] for row in rows})
+    return Table(
+        title=f"{title}: ours beside the published{' (VOID)' if reasons else ''}",
+        frame=frame,
+        formats={
+            "what": Format("What"),
+            "score": Format("Score"),
+            "published": Format("Published", digits=2),
+            "ours": Format("Ours", digits=2),
+            "difference": Format("Ours - published [95 %]", digits=2, interval=ends),
+        },
+        notes=(*([void] if reasons else []), *notes, f"Published: {'; '.join(sources)}."),
+    )

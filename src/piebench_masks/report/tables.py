@@ -1,0 +1,463 @@
+"""Result tables in the paper's layouts, and the one type that writes them everywhere.
+
+Gets frames of per-sample rows, returns frames of means; must not know stores, stages or models.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.metrics.column import Column
+from piebench_masks.metrics.segmentation import COLUMNS
+
+BASELINES = ("full", "empty", "centre", "random", "oracle")
+"""Trivial mask methods: they stand behind the learned ones, and the oracle never ranks."""
+MISSING = "–"
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+_LATEX = str.maketrans(
+    {
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "↑": r"$\uparrow$",
+        "↓": r"$\downarrow$",
+        "×": r"$\times$",
+        MISSING: "--",
+        **{power: f"$^{{{digit}}}$" for digit, power in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")},
+    }
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a column is shown: text as it is (``digits`` None), or ``value * scale`` rounded.
+
+    ``interval`` names two columns of the same frame with the ends of a confidence interval.
+    """
+
+    header: str
+    digits: int | None = None
+    scale: float = 1.0
+    interval: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table: raw numbers in ``frame`` (rows 0..n-1) and how to show them.
+
+    Shown are the columns in ``formats``, in that order; a csv file has all columns, unrounded.
+    ``best`` marks cells (row, column); before the rows in ``sections`` a rule is drawn.
+    """
+
+    title: str
+    frame: pd.DataFrame
+    formats: Mapping[str, Format]
+    notes: tuple[str, ...] = ()
+    best: frozenset[tuple[int, str]] = frozenset()
+    sections: frozenset[int] = frozenset()
+
+    def noted(self, note: str) -> "Table":
+        return replace(self, notes=(*self.notes, note))
+
+    def cells(self) -> list[list[str]]:
+        """The shown texts, row by row; a missing number is a dash."""
+        return [[self._text(row, name) for name in self.formats] for row in range(len(self.frame))]
+
+    def _text(self, row: int, name: str) -> str:
+        shown, values = self.formats[name], self.frame.iloc[row]
+        if pd.isna(values[name]):
+            return MISSING
+        if shown.digits is None:
+            return str(values[name])
+        ends = (name, *(shown.interval or ()))
+        number, *interval = (f"{values[end] * shown.scale:.{shown.digits}f}" for end in ends)
+        return f"{number} [{', '.join(interval)}]" if interval else number
+
+    def _lines(self, escape: Callable[[str], str], mark: str, between: str) -> list[str]:
+        """Header and rows as escaped text; the best cells are put into ``mark``."""
+        rows = [
+            [
+                mark.format(escape(cell)) if (row, name) in self.best else escape(cell)
+                for name, cell in zip(self.formats, cells, strict=True)
+            ]
+            for row, cells in enumerate(self.cells())
+        ]
+        header = [escape(shown.header) for shown in self.formats.values()]
+        return [between.join(cells) for cells in (header, *rows)]
+
+    def to_csv(self) -> str:
+        return self.frame.to_csv(index=False)
+
+    def to_markdown(self) -> str:
+        """A GitHub table under its title, best values bold, notes as a list."""
+        header, *rows = (f"| {line} |" for line in self._lines(_markdown, "**{}**", " | "))
+        rule = "".join("| --- " if f.digits is None else "| ---: " for f in self.formats.values())
+        notes = [f"- {_markdown(note)}" for note in self.notes]
+        text = [f"**{_markdown(self.title)}**", "", header, f"{rule}|", *rows, "", *notes]
+        return "\n".join(text).rstrip() + "\n"
+
+    def to_latex(self) -> str:
+        """A booktabs table with caption, best values bold, notes in small print below."""
+        header, *rows = (rf"{line} \\" for line in self._lines(_latex, r"\textbf{{{}}}", " & "))
+        for row in sorted(self.sections, reverse=True):
+            rows.insert(row, r"\midrule")
+        align = "".join("l" if shown.digits is None else "r" for shown in self.formats.values())
+        return "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{_latex(self.title)}}}",
+                rf"\begin{{tabular}}{{{align}}}",
+                *(r"\toprule", header, r"\midrule", *rows, r"\bottomrule"),
+                r"\end{tabular}",
+                *(rf"\par\footnotesize {_latex(note)}" for note in self.notes),
+                r"\end{table}",
+                "",
+            ]
+        )
+
+    def to_rich(self) -> RichTable:
+        """For the terminal; contents are plain text, never markup."""
+        notes = Text("\n".join(self.notes)) if self.notes else None
+        table = RichTable(title=Text(self.title), caption=notes, caption_justify="left")
+        for shown in self.formats.values():
+            justify: Literal["left", "right"] = "left" if shown.digits is None else "right"
+            table.add_column(Text(shown.header), justify=justify)
+        for row, cells in enumerate(self.cells()):
+            if row in self.sections:
+                table.add_section()
+            styles = ["bold green" if (row, name) in self.best else "" for name in self.formats]
+            table.add_row(*(Text(*cell) for cell in zip(cells, styles, strict=True)))
+        return table
+
+    def write(self, folder: Path, stem: str) -> list[Path]:
+        """Write ``stem``.csv, .md and .tex into ``folder``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {".csv": self.to_csv(), ".md": self.to_markdown(), ".tex": self.to_latex()}
+        for suffix, text in texts.items():
+            (folder / f"{stem}{suffix}").write_text(text, encoding="utf-8")
+        return [folder / f"{stem}{suffix}" for suffix in texts]
+
+
+def header(column: Column) -> str:
+    """A metric's label with its scale and the direction that is better: ``LPIPS ×10³ ↓``."""
+    power = f" ×10{str(round(np.log10(column.scale))).translate(_SUPERSCRIPTS)}"
+    arrow = "↑" if column.direction == "up" else "↓"
+    return f"{column.label}{power if column.scale != 1 else ''} {arrow}"
+
+
+def best_thresholds(segmentation: pd.DataFrame) -> dict[str, float]:
+    """Each method's threshold of the highest mean Dice over all samples; of equals the lowest."""
+    mean = segmentation.groupby(["method", "threshold"])["dice"].mean()
+    return {
+        method: float(mean.loc[method].idxmax()) for method in order_methods(segmentation["method"])
+    }
+
+
+def order_methods(methods: Iterable[str]) -> list[str]:
+    """Distinct methods as they come, the trivial baselines last and the oracle last of all."""
+    distinct = list(dict.fromkeys(methods))
+    baselines = [method for method in BASELINES if method in distinct]
+    return [method for method in distinct if method not in BASELINES] + baselines
+
+
+def at_thresholds(rows: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """The rows at each method's threshold; a method with a single threshold needs no entry.
+
+    Raises ValueError if a method was not computed at the threshold asked for.
+    """
+    chosen = []
+    for method in order_methods(rows["method"]):
+        of_method = rows[rows["method"] == method]
+        grid = of_method["threshold"].unique()
+        wanted = thresholds.get(method, grid[0] if len(grid) == 1 else None)
+        if wanted is None or not np.isclose(grid, wanted, equal_nan=True).any():
+            have = ", ".join(f"{value:g}" for value in np.sort(grid))
+            raise ValueError(f"{method}: no results at threshold {wanted}; choose one of {have}")
+        chosen.append(of_method[np.isclose(of_method["threshold"], wanted, equal_nan=True)])
+    return pd.concat(chosen, ignore_index=True)
+
+
+def dice_table(
+    segmentation: pd.DataFrame, thresholds: Mapping[str, float] | Literal["best"] = "best"
+) -> Table:
+    """Mean Dice by edit type and method, the paper's layout; Overall is the mean over SAMPLES.
+
+    The csv file also has the ends of each mean's 95 % bootstrap interval.
+    """
+    rows, note = _chosen(segmentation, thresholds)
+    methods = order_methods(rows["method"])
+    dice = rows.pivot(index=["edit_type", "sample"], columns="method", values="dice")[methods]
+    dice = dice.sort_index(level="sample")  # the order decides who is drawn, here and elsewhere
+    by_type = dice.groupby(level="edit_type")
+    means = by_type.mean().reindex(range(len(EDIT_TYPES)))
+    frame = pd.concat([means, dice.mean().to_frame().T], ignore_index=True)
+    counts = by_type.size().reindex(range(len(EDIT_TYPES)), fill_value=0)
+    frame.insert(0, "edit_type", [*EDIT_TYPES, "Overall"])
+    frame.insert(1, "n", [*counts, len(dice)])
+    # By type as overall: the same samples are drawn for all methods.
+    groups = [dice[dice.index.get_level_values(0) == t] for t in range(len(EDIT_TYPES))] + [dice]
+    ends = np.stack([bootstrap(group.to_numpy(dtype=float)) for group in groups])
+    for column, method in enumerate(methods):
+        frame[f"{method}_low"], frame[f"{method}_high"] = ends[:, :, column].T
+    shown = {method: Format(method, digits=2) for method in methods}
+    ranking = [method for method in methods if method != "oracle"]
+    return Table(
+        title="Dice ↑ by edit type",
+        frame=frame,
+        formats={"edit_type": Format("Edit type"), "n": Format("n", digits=0), **shown},
+        notes=(note, "Overall: mean over samples. The oracle does not rank."),
+        best=frozenset(
+            (row, method)
+            for row, values in enumerate(frame[ranking].round(2).to_numpy())
+            for method in _best(pd.Series(values, ranking), "up")
+        ),
+        sections=frozenset({len(EDIT_TYPES)}),
+    )
+
+
+def method_table(
+    segmentation: pd.DataFrame, thresholds: Mapping[str, float] | Literal["best"] = "best"
+) -> Table:
+    """One row per mask method: scores at its threshold, over its sweep, and its degenerate masks.
+
+    Scores of ``segmentation.COLUMNS`` that the rows lack are left out. The interval of Dice is the
+    95 % percentile bootstrap over samples, the same resamples for all methods, from a fixed seed.
+    """
+    rows, note = _chosen(segmentation, thresholds)
+    by_method = rows.groupby("method")
+    dice = rows.pivot(index="sample", columns="method", values="dice")
+    low, high = bootstrap(dice.to_numpy(dtype=float))
+    sweep = segmentation.groupby("method")["threshold"].nunique().gt(1)
+    per_sample = segmentation.groupby(["method", "sample"])["dice"]
+    further = [name for name in ("dice_inner", "boundary_f", "average_precision") if name in rows]
+    frame = by_method[["dice", "precision", "recall", "iou", *further]].mean()
+    frame["threshold"] = by_method["threshold"].first()
+    frame["dice_low"], frame["dice_high"] = (pd.Series(end, dice.columns) for end in (low, high))
+    frame["dice_mean"] = per_sample.mean().groupby(level="method").mean().where(sweep)
+    frame["dice_per_image"] = per_sample.max().groupby(level="method").mean().where(sweep)
+    frame["full"] = by_method["area"].agg(lambda area: (area >= 1).mean())
+    frame["empty"] = by_method["area"].agg(lambda area: (area <= 0).mean())
+    frame["undefined"] = 1 - by_method["sample"].nunique() / rows["sample"].nunique()
+    frame = frame.loc[order_methods(rows["method"])].reset_index()
+    formats = {
+        "method": Format("Method"),
+        "threshold": Format("Threshold", digits=2),
+        "dice": Format("Dice ↑ [95 %]", digits=3, interval=("dice_low", "dice_high")),
+        "precision": Format("Precision ↑", digits=3),
+        "recall": Format("Recall ↑", digits=3),
+        "iou": Format("IoU ↑", digits=3),
+        **{name: Format(header(COLUMNS[name]), digits=3) for name in further},
+        "dice_mean": Format("Sweep mean ↑", digits=3),
+        "dice_per_image": Format("Per image ↑", digits=3),
+        "full": Format("Full %", digits=1, scale=100),
+        "empty": Format("Empty %", digits=1, scale=100),
+        "undefined": Format("No map %", digits=1, scale=100),
+    }
+    scores = dict.fromkeys(["dice", "iou", *further, "dice_mean", "dice_per_image"], "up")
+    return Table(
+        title="Mask methods",
+        frame=frame,
+        formats=formats,
+        notes=(
+            note,
+            "Dice with its 95 % interval (bootstrap over samples). The oracle does not rank.",
+            "Sweep mean: Dice over all thresholds. Per image: Dice with every image at its own "
+            "best threshold, which no method can know.",
+            "Full, empty, no map: share of masks that are all ones or empty, and of samples whose "
+            "map is not finite or not defined.",
+        ),
+        best=_best_in_columns(frame, formats, scores, frame["method"] != "oracle"),
+        sections=frozenset(frame.index[frame["method"].isin(BASELINES)][:1]),
+    )
+
+
+def threshold_table(segmentation: pd.DataFrame, own: Mapping[str, float]) -> Table:
+    """Mean Dice of each method that has a sweep under every way to choose its threshold.
+
+    own: the thresholds fixed in advance. Cross-validated: chosen on a random half of the samples,
+    scored on the other, both ways round, for 100 splits from a fixed seed; with the mean and the
+    range of what was chosen.
+    """
+    rows = []
+    for method in order_methods(segmentation["method"]):
+        dice = segmentation[segmentation["method"] == method]
+        dice = dice.pivot(index="sample", columns="threshold", values="dice").dropna().sort_index()
+        if dice.shape[1] < 2 or len(dice) < 2:
+            continue
+        mean, cuts = dice.mean(), dice.columns.to_numpy(float)
+        chosen, held_out = _cross_validated(dice.to_numpy(float))
+        fixed = int(np.abs(cuts - own[method]).argmin())
+        rows.append(
+            {
+                "method": method,
+                "fixed_at": cuts[fixed],
+                "fixed": mean.iloc[fixed],
+                "best_at": cuts[mean.to_numpy().argmax()],
+                "best": mean.max(),
+                "cross_validated_at": cuts[chosen].mean(),
+                "cross_validated_lowest": cuts[chosen].min(),
+                "cross_validated_highest": cuts[chosen].max(),
+                "cross_validated": held_out.mean(),
+                "per_image": dice.max(axis=1).mean(),
+            }
+        )
+    ends = ("cross_validated_lowest", "cross_validated_highest")
+    return Table(
+        title="Dice ↑ by how the threshold is chosen",
+        frame=pd.DataFrame(rows),
+        formats={
+            "method": Format("Method"),
+            "fixed_at": Format("fixed at", digits=2),
+            "fixed": Format("Dice", digits=3),
+            "best_at": Format("best at", digits=2),
+            "best": Format("Dice", digits=3),
+            "cross_validated_at": Format("cross-validated at [range]", digits=2, interval=ends),
+            "cross_validated": Format("Dice", digits=3),
+            "per_image": Format("per image", digits=3),
+        },
+        notes=(
+            "Fixed: the method's own threshold, set in advance (by default the reference's).",
+            "Best: the highest mean Dice on these very samples, which flatters.",
+            "Cross-validated: chosen on one half of the samples, scored on the other; 100 splits.",
+            "Per image: every image at its own best threshold, which no method can know.",
+        ),
+    )
+
+
+def _cross_validated(dice: np.ndarray, splits: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """For each half of each split of ``dice`` [N,T]: the chosen column, its mean on the other."""
+    draw = np.random.default_rng(0)
+    chosen, held_out = [], []
+    for _ in range(splits):
+        order = draw.permutation(len(dice))
+        halves = order[: len(dice) // 2], order[len(dice) // 2 :]
+        for half, other in (halves, halves[::-1]):
+            chosen.append(dice[half].mean(axis=0).argmax())
+            held_out.append(dice[other, chosen[-1]].mean())
+    return np.array(chosen), np.array(held_out)
+
+
+def editing_table(
+    editing: pd.DataFrame, columns: Mapping[str, Column], thresholds: Mapping[str, float]
+) -> Table:
+    """One row per editor and mask method at the method's edit threshold, summed up over samples.
+
+    Shown are the headline columns (without annotated masks: all) that have a value; the csv file
+    has all, and the ends of each mean's 95 % bootstrap interval over samples. Missing values are
+    left out. Rows under the annotated mask (``mask_source`` oracle) stand apart at the end and
+    never rank.
+    """
+    valued = set(editing.columns[editing.notna().any()])
+    known = {name: column for name, column in columns.items() if name in valued}
+    annotated = any(name.endswith("_unedit_part") for name in known)
+    shown = {n: column for n, column in known.items() if column.headline or not annotated}
+    means = [name for name, column in known.items() if column.statistic == "mean"]
+    rows = at_thresholds(editing, thresholds)
+    groups = rows.groupby(["editor", "method", "mask_source"], sort=False, dropna=False)
+    frame = groups[["mask_area", *known]].agg(
+        {"mask_area": "mean"} | {name: column.statistic for name, column in known.items()}
+    )
+    frame.insert(0, "threshold", groups["threshold"].first())
+    frame.insert(1, "n", groups["sample"].nunique())
+    ends = np.stack(
+        [bootstrap(group.sort_values("sample")[means].to_numpy(dtype=float)) for _, group in groups]
+    )
+    for column, name in enumerate(means):
+        frame[f"{name}_low"], frame[f"{name}_high"] = ends[:, :, column].T
+    frame = frame.reset_index()
+    frame = frame.sort_values("mask_source", key=lambda source: source == "oracle", kind="stable")
+    frame = frame.reset_index(drop=True)
+    formats = {
+        "editor": Format("Editor"),
+        "method": Format("Mask"),
+        "threshold": Format("Threshold", digits=2),
+        "n": Format("n", digits=0),
+        "mask_area": Format("Mask area %", digits=1, scale=100),
+        **{name: Format(header(c), digits=c.digits, scale=c.scale) for name, c in shown.items()},
+    }
+    oracle = frame["mask_source"] == "oracle"
+    directions = {name: column.direction for name, column in shown.items()}
+    return Table(
+        title="Editing",
+        frame=frame,
+        formats=formats,
+        notes=(
+            "Means over samples unless a column says median; undefined values left out.",
+            "Masks made from the annotation (oracle; random has its area) do not rank.",
+        ),
+        best=_best_in_columns(frame, formats, directions, ~oracle),
+        sections=frozenset(frame.index[oracle][:1]),
+    )
+
+
+def _chosen(
+    segmentation: pd.DataFrame, thresholds: Mapping[str, float] | Literal["best"]
+) -> tuple[pd.DataFrame, str]:
+    """Rows at the thresholds, and the sentence that says which they are and why."""
+    best = thresholds == "best"
+    rows = at_thresholds(
+        segmentation, best_thresholds(segmentation) if isinstance(thresholds, str) else thresholds
+    )
+    used = rows[~rows["method"].isin(BASELINES)].groupby("method", sort=False)["threshold"].first()
+    why = "best mean Dice of each method on these very samples" if best else "fixed in advance"
+    return rows, f"Thresholds ({why}): {', '.join(f'{m} {value:g}' for m, value in used.items())}."
+
+
+def _best(values: pd.Series, direction: str) -> list[str]:
+    """Labels of the best values; equals all count."""
+    return list(values.index[values == (values.max() if direction == "up" else values.min())])
+
+
+def _best_in_columns(
+    frame: pd.DataFrame,
+    formats: Mapping[str, Format],
+    directions: Mapping[str, str],
+    ranking: pd.Series,
+) -> frozenset[tuple[int, str]]:
+    """The best cells of each column among the ranking rows, compared as they are shown."""
+    return frozenset(
+        (int(row), name)
+        for name, direction in directions.items()
+        for shown in [formats[name]]
+        for row in _best((frame.loc[ranking, name] * shown.scale).round(shown.digits), direction)
+    )
+
+
+def bootstrap(values: np.ndarray, resamples: int = 2000) -> np.ndarray:
+    """95 % interval [2,M] of the column means of ``values`` [N,M]; what is not finite is left out.
+
+    NaN where a column has no value. The same resamples for every frame of N rows.
+    """
+    count, known = len(values), np.isfinite(values)
+    if count == 0:
+        return np.full((2, values.shape[1]), np.nan)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    with np.errstate(invalid="ignore"):
+        means = (draws @ np.where(known, values, 0.0)) / (draws @ known)
+    ends = np.full((2, values.shape[1]), np.nan)
+    some = known.any(axis=0)
+    ends[:, some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
+    return ends
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown(text: str) -> str:
+    return re.sub(r"([\\`*|<]|\](?=\()|(?<!\w)_|_(?!\w))", r"\\\1", _one_line(text))
+
+
+def _latex(text: str) -> str:
+    return _one_line(text).translate(_LATEX)

@@ -1,0 +1,191 @@
+"""One resolved configuration and the parts it names, each loaded at its first use.
+
+Every process of a run builds its own ``Run`` from the same configuration. Knows no stage.
+"""
+
+import dataclasses
+import functools
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from piebench_masks.data.sample import Sample
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.ddpm import start_timestep
+from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks import BASELINES, MapMethod
+from piebench_masks.metrics import Metric
+from piebench_masks.provenance import provenance
+from piebench_masks.store import Artifacts, Folder, Overwrite
+
+OmegaConf.register_new_resolver("packaged", packaged, replace=True)
+
+
+class Run:
+    """The parts of one run.
+
+    cfg: the composed configuration (conf/config.yaml).
+    device: takes the place of ``cfg.device``: a worker process has one of its own.
+    Raises BenchmarkError where a value is missing or unknown.
+    """
+
+    def __init__(self, cfg: DictConfig, device: str | None = None) -> None:
+        require(cfg)
+        check(cfg)
+        self.cfg = cfg
+        self.device = usable_device(device or cfg.device or default_device())
+        self.overwrite = Overwrite(cfg.overwrite)
+        self.results = Path(cfg.results_dir) / cfg.name
+        self.parsed = 0  # samples that had to be parsed
+        self._described: set[Folder] = set()
+        if cfg.threads:
+            torch.set_num_threads(cfg.threads)
+
+    def section(self, name: str) -> dict[str, Any]:
+        """One section of the configuration as plain, resolved Python values; {} if left out."""
+        chosen = OmegaConf.select(self.cfg, name)
+        plain = OmegaConf.to_container(chosen, resolve=True) if chosen else {}
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+
+    def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
+        """The artifact folder of these parameters; new ones get this process's provenance."""
+        artifacts = Artifacts(Path(self.cfg.artifacts_dir))
+        folder = artifacts.at(stage, parameters)
+        if not self.cfg.dry_run and folder not in self._described:
+            how = provenance() | {"device": str(self.device)}
+            self._described.add(artifacts.folder(stage, parameters, how))
+        return folder
+
+    @functools.cached_property
+    def model_source(self) -> tuple[Path, str]:
+        """Folder and identity of the diffusion model; a hub model is downloaded if need be."""
+        model = self.cfg.model
+        return resolve_model(
+            model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
+        )
+
+    @functools.cached_property
+    def sizes(self) -> tuple[int, int]:
+        """Sides of the model's images and latents; the weights are not loaded for it."""
+        return model_sizes(self.model_source[0])
+
+    @functools.cached_property
+    def backbone(self) -> Backbone:
+        model = self.cfg.model
+        return Backbone.from_folder(
+            self.model_source[0],
+            variant=model.variant,
+            dtype=getattr(torch, model.dtype),
+            vae_dtype=getattr(torch, model.vae_dtype),
+            device=self.device,
+            rows=model.rows,
+            map_size=model.map_size,
+        )
+
+    def counts(self) -> Counter[str]:
+        """Network rows evaluated so far in this process; empty while no model was loaded."""
+        return Counter(self.backbone.counts) if "backbone" in self.__dict__ else Counter()
+
+    @functools.cached_property
+    def methods(self) -> dict[str, MapMethod]:
+        """The chosen map methods, then the trivial baselines, in the order of the tables."""
+        methods = {name: _method(name, settings) for name, settings in self.section("mask").items()}
+        return methods | {name: _baseline(name) for name in self.cfg.baselines}
+
+    @functools.cached_property
+    def metrics(self) -> list[Metric]:
+        """The editing metrics; those with a network have it on this run's device."""
+        return [
+            made(node, **({"device": str(self.device)} if "device" in node else {}))
+            for node in self.cfg.metrics.values()
+        ]
+
+
+def made(node: DictConfig, **arguments: Any) -> Any:
+    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's."""
+    return instantiate(node, _partial_=True)(**arguments)
+
+
+def require(cfg: DictConfig) -> None:
+    """Raise BenchmarkError for values that the user must give and has not given."""
+    if missing := OmegaConf.missing_keys(cfg):
+        names = " and ".join(sorted(missing))
+        raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "compat": ("exact", "reference"),
+    "sample_mode": ("argmax", "sample"),
+    "noise_dtype": ("float32", "float16"),
+    "on_error": ("raise", "skip"),
+    "overwrite": tuple(Overwrite),
+}
+COUNTS = ("num_repeat", "batch_size", "limit", "threads")
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise BenchmarkError for a setting that no stage could work with, before anything is run."""
+    for name, choices in CHOICES.items():
+        if cfg[name] not in choices:
+            raise BenchmarkError(f"{name} is {cfg[name]!r}; choose one of {', '.join(choices)}")
+    for name in COUNTS:
+        if cfg[name] is not None and (type(cfg[name]) is not int or cfg[name] < 1):
+            raise BenchmarkError(f"{name} is {cfg[name]!r}; it must be a whole number from 1 up")
+    cuts = cfg.thresholds
+    several = OmegaConf.is_list(cuts) and all(type(cut) in (int, float) for cut in cuts)
+    if cuts not in ("one", "sweep") and not several and not (type(cuts) is int and cuts > 0):
+        raise BenchmarkError(
+            f"thresholds is {cuts!r}; choose one, sweep, a number of the sweep's thresholds (7) or "
+            "a list ([0.3,0.5])"
+        )
+    if type(cfg.strength) not in (int, float):
+        raise BenchmarkError(f"strength is {cfg.strength!r}; it must be a number")
+    start_timestep(cfg.strength)
+
+
+def usable_device(name: str) -> torch.device:
+    """The torch device of that name; BenchmarkError if there is none here."""
+    try:
+        device = torch.device(name)
+        if device.type == "cuda":
+            torch.cuda.get_device_properties(device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise BenchmarkError(
+            f"device {name} cannot be used ({str(error).splitlines()[0]}); choose device=cpu, or "
+            f"one of the {torch.cuda.device_count()} CUDA devices here"
+        ) from error
+    return device
+
+
+def default_device() -> str:
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def item_name(sample: Sample) -> str:
+    """What a sample's artifacts are called: its id, and a hash of all that it consists of."""
+    return f"{sample.id}-{sample.digest[:12]}"
+
+
+def _method(name: str, settings: dict[str, Any]) -> MapMethod:
+    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in settings.items()}
+    try:
+        method = get_object(str(fields.pop("method")))
+        return dataclasses.replace(method, name=name, **fields)
+    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+        raise BenchmarkError(
+            f"mask.{name} does not describe a map method ({error}): set mask.{name}.method to the "
+            "import path of a MapMethod, and beside it only fields that a MapMethod has"
+        ) from error
+
+
+def _baseline(name: str) -> MapMethod:
+    known = {method.name: method for method in BASELINES}
+    if name not in known:
+        raise BenchmarkError(f"baselines: {name!r} is none of {', '.join(known)}")
+    return known[name]

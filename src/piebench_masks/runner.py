@@ -1,0 +1,192 @@
+"""From a stage's missing items to finished artifacts: batches, failures, progress, counts.
+
+Knows no stage's content; the executor decides where a batch is computed.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from piebench_masks.data.sample import Sample
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.store import Overwrite
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage has to do for one sample; ``todo`` is the stage's own (methods, masks, ...)."""
+
+    sample: Sample
+    todo: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One item that could not be computed, and why. ``item`` is the stage's word for it."""
+
+    stage: str
+    sample_id: str
+    item: str
+    reason: str
+
+
+class Stage(Protocol):
+    """A step whose results are one artifact per sample and item.
+
+    ``pending`` lists what is missing (``everything``: all there is). Before the first batch a
+    process calls ``prepare``, which loads the networks: what fails there fails for every item and
+    ends the run. ``compute`` makes and stores the results of one batch and returns the items of it
+    that failed; ``finish`` follows the last batch of all processes.
+    """
+
+    name: str
+    item: str
+
+    def prepare(self) -> None: ...
+    def pending(self, *, everything: bool = False) -> list[Work]: ...
+    def compute(self, batch: Sequence[Work]) -> list[Failure]: ...
+    def finish(self) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """What became of one batch, or of all batches of a stage together."""
+
+    items: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: "Outcome") -> None:
+        self.items += other.items
+        self.failures += other.failures
+        self.counts += other.counts
+
+
+Executor = Callable[[Stage, Sequence[Sequence[Work]]], Iterator[Outcome]]
+"""Computes batches of a stage, anywhere and in any order."""
+
+
+def compute_resiliently(
+    stage: Stage, batch: Sequence[Work], counts: Callable[[], Counter[str]]
+) -> Outcome:
+    """One batch; where it raises, its samples one by one, so that only the guilty one fails."""
+    before = counts()
+    failures = _compute(stage, batch)
+    items = sum(len(work.todo) for work in batch)
+    return Outcome(items, failures, counts() - before)
+
+
+def _compute(stage: Stage, batch: Sequence[Work]) -> list[Failure]:
+    try:
+        return stage.compute(batch)
+    except Exception as error:
+        if len(batch) > 1:
+            return [failure for work in batch for failure in _compute(stage, [work])]
+        log.debug("%s of sample %s failed", stage.name, batch[0].sample.id, exc_info=True)
+        reason = (
+            str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
+        )
+        return [
+            Failure(stage.name, batch[0].sample.id, str(item), reason) for item in batch[0].todo
+        ]
+
+
+def run_stage(
+    stage: Stage,
+    executor: Executor,
+    *,
+    batch_size: int,
+    overwrite: Overwrite,
+    fail_on_error: bool | float,
+    console: Console,
+) -> Outcome:
+    """Compute what is missing of a stage, with a progress bar.
+
+    Raises BenchmarkError if too many items failed (``fail_on_error``: True: any; below 1: this
+    share of the items; else this count; False: never), or if something is missing under
+    ``overwrite=only-cache``.
+    """
+    pending = stage.pending(everything=overwrite is Overwrite.ALWAYS)
+    total = sum(len(work.todo) for work in pending)
+    outcome = Outcome()
+    if total == 0:
+        console.print(f"[bold]{stage.name}[/]: nothing to compute, all {stage.item}s are cached")
+        return outcome
+    if overwrite is Overwrite.NEVER and pending != stage.pending(everything=True):
+        raise BenchmarkError(
+            f"{stage.name}: some {stage.item}s are there already and overwrite=never adds nothing "
+            "to them. Run with overwrite=only-missing, or with another artifacts_dir."
+        )
+    if overwrite is Overwrite.ONLY_CACHE:
+        raise BenchmarkError(
+            f"{stage.name}: {total} {stage.item}s are not cached (first: sample "
+            f"{pending[0].sample.id}) and overwrite=only-cache forbids computing them. "
+            "Run with overwrite=only-missing."
+        )
+    allowed = _allowed_failures(fail_on_error, total)
+    batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
+    with _progress(console) as progress:
+        bar = progress.add_task(stage.name, total=total)
+        for batch_outcome in executor(stage, batches):
+            tenths = 10 * outcome.items // total
+            outcome.add(batch_outcome)
+            progress.advance(bar, batch_outcome.items)
+            if not console.is_terminal and 10 * outcome.items // total > tenths:
+                console.print(f"{stage.name}: {outcome.items} of {total}")  # a log has no bar
+            if len(outcome.failures) > allowed:
+                first = outcome.failures[0]
+                raise BenchmarkError(
+                    f"{stage.name}: {len(outcome.failures)} of {total} {stage.item}s failed, more "
+                    f"than fail_on_error={fail_on_error} allows. First: sample {first.sample_id}, "
+                    f"{first.item}: {first.reason}"
+                )
+    stage.finish()
+    for failure in outcome.failures:
+        log.error("%s failed: sample %s, %s: %s", *vars(failure).values())
+    return outcome
+
+
+def _allowed_failures(fail_on_error: bool | float, total: int) -> float:
+    if isinstance(fail_on_error, bool):
+        return 0 if fail_on_error else total
+    return fail_on_error * total if fail_on_error < 1 else fail_on_error
+
+
+class RateColumn(ProgressColumn):
+    """Items per second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        RateColumn(),
+        TimeElapsedColumn(),
+        TextColumn("elapsed,"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+    )

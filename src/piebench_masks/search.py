@@ -1,0 +1,93 @@
+"""``hparams_search=optuna``: settings are searched instead of given, a run for every trial.
+
+The study lies in a file: the same command goes on where it was. Knows no stage.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.pipeline import run_pipeline
+from piebench_masks.report.pareto import hypervolume
+from piebench_masks.sweep import collect
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+def search(cfg: DictConfig, console: Console) -> int:
+    """Run trials until there are ``trials`` finished ones; how many items failed in all of them.
+
+    Raises BenchmarkError where optuna is not installed or the objective is unknown.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise BenchmarkError(
+            "hparams_search=optuna needs the optional dependency: pip install 'piebench-masks"
+            "[search]'"
+        ) from error
+    settings = cfg.hparams_search
+    if settings.objective not in OBJECTIVES:
+        raise BenchmarkError(f"hparams_search.objective is none of {', '.join(OBJECTIVES)}")
+    folder = Path(cfg.results_dir) / cfg.name
+    folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name=f"{settings.objective} of {settings.method}",
+        storage=f"sqlite:///{folder / 'study.db'}",
+        direction="maximize",
+        load_if_exists=True,
+    )
+
+    def objective(trial: "Trial") -> float:
+        values = {key: _suggest(trial, key, space) for key, space in settings.space.items()}
+        own = cfg.copy()
+        own.merge_with(
+            {
+                "name": f"{cfg.name}/{trial.number}",
+                "sweep": {"name": cfg.name, "values": values},
+                "hparams_search": None,
+            }
+        )
+        for key, value in values.items():
+            OmegaConf.update(own, key, value)
+        run_pipeline(own, own.stages, console)
+        return OBJECTIVES[settings.objective](folder / str(trial.number), settings.method)
+
+    finished = sum(trial.state.is_finished() for trial in study.trials)
+    # Reproducible, but not the same draws again where a study goes on.
+    study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + finished)
+    study.optimize(objective, n_trials=max(0, settings.trials - finished))
+    console.print(f"best: {study.best_params}, {settings.objective} {study.best_value:.4f}")
+    return collect(folder, [folder / str(trial.number) for trial in study.trials])
+
+
+def _suggest(trial: "Trial", key: str, space: Any) -> Any:
+    """One of a list, or a number of an interval ``{low: 1, high: 2}``."""
+    if OmegaConf.is_list(space):
+        return trial.suggest_categorical(key, list(space))
+    return trial.suggest_float(key, space.low, space.high)
+
+
+def mean_dice(results: Path, method: str) -> float:
+    """The method's mean Dice at its best threshold."""
+    table = pd.read_csv(results / "tables/mask_methods.csv").set_index("method")
+    return float(table.loc[method, "dice"])  # type: ignore[arg-type]
+
+
+def front_hypervolume(results: Path, method: str) -> float:
+    """Area that the method's edits dominate, of LPIPS outside the mask 0..1 by CLIP 0..100."""
+    rows = pd.read_parquet(results / "edit_scores.parquet")
+    names = list(map(str, rows))
+    lpips = next(name for name in names if name.startswith("lpips") and "_unedit" in name)
+    clip = next(name for name in names if name.startswith("clip") and "_edited" in name)
+    means = rows[rows["method"] == method].groupby("threshold")[[lpips, clip]].mean().dropna()
+    return hypervolume(1 - means[lpips].to_numpy(), np.asarray(means[clip]) / 100)
+
+
+OBJECTIVES = {"dice": mean_dice, "hypervolume": front_hypervolume}

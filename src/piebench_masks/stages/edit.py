@@ -1,0 +1,83 @@
+"""Stage 3: every sample painted once under each distinct mask of its methods and thresholds."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from piebench_masks.data.sample import Sample
+from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.run import Run, item_name
+from piebench_masks.runner import Failure, Work
+from piebench_masks.stages.latents import latents_folder, posteriors
+from piebench_masks.stages.variants import distinct, variants
+from piebench_masks.store import Folder
+
+VERSION = 1
+
+
+def edit_folder(run: Run) -> Folder:
+    parameters = {
+        "version": VERSION,
+        "editor": run.section("editor"),
+        "latents": latents_folder(run).key,
+        "dtype": run.cfg.model.dtype,
+    }
+    return run.folder("edit", parameters)
+
+
+def edit_name(sample: Sample, mask: str) -> str:
+    """File of a sample's edit under the mask of that name."""
+    return f"{item_name(sample)}/{mask}.png"
+
+
+class Edit:
+    """Edited images; an item is a distinct mask of a sample."""
+
+    name = "edit"
+    item = "edit"
+
+    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
+        self.run, self.samples = run, samples
+
+    def prepare(self) -> None:
+        _ = self.run.backbone
+
+    def pending(self, *, everything: bool = False) -> list[Work]:
+        if self.run.cfg.editor.name == "external":
+            return []
+        folder = edit_folder(self.run)
+        work = []
+        for sample in self.samples:
+            todo = tuple(
+                variant
+                for variant in distinct(variants(self.run, sample))
+                if everything or not folder.has(edit_name(sample, variant.name))
+            )
+            if todo:
+                work.append(Work(sample, todo))
+        return work
+
+    def compute(self, batch: Sequence[Work]) -> list[Failure]:
+        backbone, editor = self.run.backbone, self.run.cfg.editor
+        samples = [work.sample for work in batch]
+        latents = turbo_edit(
+            backbone,
+            posteriors(self.run, samples).mean,
+            backbone.encode_prompts([sample.source_prompt for sample in samples]),
+            backbone.encode_prompts([sample.target_prompt for sample in samples]),
+            torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo])),
+            torch.tensor([row for row, work in enumerate(batch) for _ in work.todo]),
+            steps=editor.steps,
+            w=editor.w,
+            seed=editor.seed,
+        )
+        images = iter(backbone.decode(latents).numpy())
+        folder = edit_folder(self.run)
+        for work in batch:
+            for variant in work.todo:
+                folder.write_image(edit_name(work.sample, variant.name), next(images))
+        return []
+
+    def finish(self) -> None:
+        """Nothing: every edit is a file of its own."""

@@ -1,0 +1,280 @@
+"""Stage 5: all that was scored, as tables, figures, a gallery, a page and a tracker's run."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from omegaconf import OmegaConf
+from rich.console import Console
+
+from piebench_masks.data.sample import Sample
+from piebench_masks.masks.binarize import rescale
+from piebench_masks.metrics.column import Column
+from piebench_masks.provenance import provenance
+from piebench_masks.report.figures import plot_dice, save_figure
+from piebench_masks.report.gallery import GalleryRow, contact_sheet, select_samples
+from piebench_masks.report.html import write_html
+from piebench_masks.report.pareto import plot_pareto
+from piebench_masks.report.published import Setting, published_tables
+from piebench_masks.report.tables import (
+    Table,
+    at_thresholds,
+    best_thresholds,
+    dice_table,
+    editing_table,
+    method_table,
+    threshold_table,
+)
+from piebench_masks.run import Run, made
+from piebench_masks.runner import Outcome
+from piebench_masks.stages.edit import edit_folder, edit_name
+from piebench_masks.stages.masks import map_folder, read_map
+from piebench_masks.stages.score import (
+    edit_case,
+    edit_score_folder,
+    edit_scores,
+    mask_scores,
+    read_columns,
+    read_edit,
+)
+from piebench_masks.stages.variants import UNMASKED, variants
+from piebench_masks.store import artifact_key
+
+CAPTIONS = {
+    "pareto": "Keeping the background against doing the edit: one curve a method, a point a "
+    "threshold, the Pareto front ringed.",
+    "dice": "Agreement with the annotated masks over the threshold.",
+}
+
+
+def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Console) -> None:
+    """Write all of ``results/<name>`` from the stored scores, publish it, and say where it is."""
+    failures = computed.failures
+    folder = run.results
+    folder.mkdir(parents=True, exist_ok=True)
+    masks, edits, columns = mask_scores(run, samples), edit_scores(run, samples), read_columns(run)
+    own = {name: method.threshold for name, method in run.methods.items()}
+    best = own | (best_thresholds(masks) if len(masks) else {})
+    cuts = _edited_thresholds(masks, edits, own)
+    tables = _tables(masks, edits, columns, own, cuts)
+    setting = Setting(
+        run.cfg.dataset.name,
+        run.cfg.model.name,
+        Counter(sample.edit_type for sample in samples),
+        run.cfg.compat,
+    )
+    beside = published_tables(masks, edits, columns, cuts, setting)
+    tables = beside | tables
+    figures = _figures(folder, masks, edits, columns)
+    gallery = _gallery(run, samples, masks, best, cuts)
+    how = _provenance(run, samples, computed)
+
+    masks.to_parquet(folder / "mask_scores.parquet", index=False)
+    edits.to_parquet(folder / "edit_scores.parquet", index=False)
+    _write(folder / "failures.jsonl", "".join(f"{json.dumps(asdict(f))}\n" for f in failures))
+    _write(folder / "config.yaml", OmegaConf.to_yaml(run.cfg, resolve=True))
+    _write(folder / "provenance.json", json.dumps(how, indent=2))
+    for stem, table in tables.items():
+        table.write(folder / "tables", stem)
+    if gallery:
+        contact_sheet(gallery).save(folder / "gallery.png")
+    page = write_html(
+        folder,
+        f"Edits made elsewhere, on {run.cfg.dataset.name}"
+        if run.cfg.editor.name == "external"
+        else f"Masks of {run.cfg.model.name} on {run.cfg.dataset.name}",
+        list(tables.values())[::-1],  # a page is read from its top, a terminal from its end
+        {CAPTIONS[stem]: paths["svg"] for stem, paths in figures.items()},
+        gallery,
+        how,
+    )
+    seen_at = _publish(run, tables, figures, how)
+    for stem, table in tables.items():
+        void = stem in beside and table.frame["difference"].isna().all()
+        # A comparison that is void is not worth its lines on the terminal.
+        console.print(f"{table.title}: {table.notes[0]}" if void else table.to_rich())
+    places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
+    places |= {stem: paths["png"] for stem, paths in figures.items()}
+    for what, place in {**places, "W&B run": seen_at}.items():
+        if place is not None:
+            console.print(f"{what}: {place}", soft_wrap=True, highlight=False)
+    if failures:
+        console.print(f"[red]{len(failures)} items failed[/]: {folder / 'failures.jsonl'}")
+
+
+def _tables(
+    masks: pd.DataFrame,
+    edits: pd.DataFrame,
+    columns: Mapping[str, Column],
+    own: Mapping[str, float],
+    cuts: Mapping[str, float],
+) -> dict[str, Table]:
+    """By file name; a table without scores is left out. The Dice table is the last."""
+    tables = {}
+    if len(edits):
+        how = "Thresholds: the best mean Dice on these very samples among those edited under"
+        how += " (where there is none, the nearest to the method's own)."
+        tables["editing"] = editing_table(edits, columns, cuts).noted(how)
+    if len(masks):
+        tables["thresholds"] = threshold_table(masks, own)
+        tables["mask_methods"] = method_table(masks)
+        tables["dice_by_edit_type"] = dice_table(masks)
+    return tables
+
+
+def _edited_thresholds(
+    masks: pd.DataFrame, edits: pd.DataFrame, own: Mapping[str, float]
+) -> dict[str, float]:
+    """Of the thresholds that were edited under, each method's one of the highest mean Dice.
+
+    Where none of them was scored, the one nearest to the method's own threshold.
+    """
+    edited = edits[["method", "threshold"]].drop_duplicates()
+    cuts = {method: edited.loc[edited["method"] == method, "threshold"] for method in own}
+    near = {m: min(of, key=lambda cut: abs(cut - own[m])) for m, of in cuts.items() if len(of)}
+    scored = masks.merge(edited, on=["method", "threshold"]) if len(masks) else masks
+    return near | (best_thresholds(scored) if len(scored) else {})
+
+
+def _figures(
+    folder: Path, masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
+) -> dict[str, dict[str, Path]]:
+    figures = {}
+    known = [name for name in columns if name in edits and edits[name].notna().any()]
+
+    def first(prefix: str, *endings: str) -> str | None:
+        found = (n for end in endings for n in known if n.startswith(prefix) and n.endswith(end))
+        return next(found, None)
+
+    # Without annotated masks nothing is known but the whole image's scores.
+    x, y = first("lpips", "_unedit_part", ""), first("clip", "_edited", "_whole")
+    if x and y:
+        figures["pareto"] = save_figure(plot_pareto(edits, columns, x, y), folder, "pareto")
+    if len(masks):
+        figures["dice"] = save_figure(plot_dice(masks), folder, "dice")
+    return figures
+
+
+def _gallery(
+    run: Run,
+    samples: Sequence[Sample],
+    masks: pd.DataFrame,
+    best: Mapping[str, float],
+    edited: Mapping[str, float],
+) -> list[GalleryRow]:
+    """Best, median and worst sample of each edit type by the Dice of the first method.
+
+    Without annotated masks, the first samples of each type.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    if len(masks):
+        picked = select_samples(masks, best, next(iter(run.methods)))
+    else:
+        rows = [(s.id, s.edit_type, "first") for s in samples]
+        picked = pd.DataFrame(rows, columns=["sample", "edit_type", "pick"])
+        picked = picked.groupby("edit_type").head(3)
+    return [
+        _gallery_row(run, by_id[sample_id], pick, masks, best, edited)
+        for sample_id, pick in zip(picked["sample"], picked["pick"], strict=True)
+    ]
+
+
+def _gallery_row(
+    run: Run,
+    sample: Sample,
+    pick: str,
+    masks: pd.DataFrame,
+    best: Mapping[str, float],
+    edited: Mapping[str, float],
+) -> GalleryRow:
+    """Masks at each method's best threshold, edits at the best that was edited under."""
+    case = edit_case(run, sample)
+    maps, cut, dice = {}, {}, {}
+    if case.mask is not None and len(masks):
+        own = at_thresholds(masks[masks["sample"] == sample.id], best)
+        dice = dict(zip(own["method"], own["dice"], strict=True))
+    for name, method in run.methods.items():
+        soft_map = read_map(run, method, sample)
+        if soft_map is not None and method.conditions:
+            size = (case.source.shape[0], case.source.shape[1])
+            maps[name] = rescale(soft_map).numpy()
+            cut[name] = method.masks(soft_map, [best[name]], size, run.cfg.compat)[0].numpy()
+    edits = {}
+    for variant in variants(run, sample):
+        if variant.file is not None:
+            stored, label, wanted = variant.file.is_file(), variant.editor, True
+        else:
+            stored, label = edit_folder(run).has(edit_name(sample, variant.name)), variant.method
+            wanted = label == UNMASKED or (
+                label in ("oracle", *maps) and variant.threshold == edited.get(label)
+            )
+        if stored and wanted:
+            edits[label] = read_edit(run, sample, variant, case.source)
+    return GalleryRow(
+        sample_id=sample.id,
+        edit_type=sample.edit_type,
+        pick=pick,
+        source_prompt=sample.source_prompt,
+        target_prompt=sample.target_prompt,
+        source=case.source,
+        annotated=case.mask,
+        target=case.target,
+        maps=maps,
+        masks=cut,
+        edits=edits,
+        dice=dice,
+    )
+
+
+def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[str, Any]:
+    """Versions, commit, command, model and artifact keys: where every number comes from."""
+    keys = {f"maps of {name}": map_folder(run, m).key for name, m in run.methods.items()}
+    model = "none: edits made elsewhere"
+    if run.cfg.editor.name != "external":
+        keys["edits"] = edit_folder(run).key
+        model = f"{run.cfg.model.name} ({run.model_source[1]})"
+    return provenance() | {
+        "device": str(run.device),
+        "threads": torch.get_num_threads(),
+        "dataset": run.cfg.dataset.name,
+        "samples": len(samples),
+        "model": model,
+        "compat": run.cfg.compat,
+        "failed items": len(computed.failures),
+        "computed": dict(computed.counts),
+        "artifacts": {**keys, "scores": edit_score_folder(run).key},
+    }
+
+
+def _publish(
+    run: Run,
+    tables: Mapping[str, Table],
+    figures: Mapping[str, Mapping[str, Path]],
+    how: Mapping[str, Any],
+) -> str | None:
+    folder, cfg = run.results, run.cfg
+    overall = tables["mask_methods"].frame if "mask_methods" in tables else pd.DataFrame()
+    pictures = {stem: paths["png"] for stem, paths in figures.items()}
+    if (folder / "gallery.png").exists():
+        pictures["gallery"] = folder / "gallery.png"
+    return made(cfg.tracker).publish(
+        key=artifact_key({"name": cfg.name, "artifacts": how["artifacts"]}),
+        folder=folder,
+        name=cfg.name,
+        group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
+        tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
+        config={"config": OmegaConf.to_container(cfg, resolve=True), "provenance": how},
+        summary={f"dice/{row['method']}": row["dice"] for _, row in overall.iterrows()},
+        tables={stem: table.frame for stem, table in tables.items()},
+        figures=pictures,
+        files=[folder / "mask_scores.parquet", folder / "edit_scores.parquet"],
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,274 @@
+"""Stage 4: masks against the annotation over the whole sweep, edited images by every metric."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from piebench_masks.data.images import load_image
+from piebench_masks.data.rle import from_coco
+from piebench_masks.data.sample import Sample
+from piebench_masks.editing.external import load_edit
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks.binarize import upsample
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.metrics import Metric, segmentation
+from piebench_masks.metrics.case import EditCase
+from piebench_masks.metrics.column import Column
+from piebench_masks.provenance import identity
+from piebench_masks.run import Run, item_name
+from piebench_masks.runner import Failure, Work
+from piebench_masks.stages.edit import edit_folder, edit_name
+from piebench_masks.stages.latents import image_file
+from piebench_masks.stages.masks import map_folder, map_name, read_map
+from piebench_masks.stages.variants import Variant, distinct, edit_thresholds, variants
+from piebench_masks.store import Folder
+
+VERSION = 1
+MASK_KEYS = ["item", "threshold"]
+EDIT_KEYS = ["item", "mask"]
+
+
+def mask_score_folder(run: Run, method: MapMethod) -> Folder:
+    parameters = {
+        "version": VERSION,
+        "maps": map_folder(run, method).key,
+        "masks": f"{method.masks.__module__}.{method.masks.__qualname__}",
+        "compat": run.cfg.compat,
+    }
+    return run.folder("mask_scores", parameters)
+
+
+def scored_thresholds(run: Run, method: MapMethod) -> list[float]:
+    """The sweep, and what is edited under where the sweep leaves it out."""
+    return sorted({*method.thresholds, method.threshold, *edit_thresholds(run, method)})
+
+
+class MaskScores:
+    """Segmentation metrics; an item is a method of a sample, at all its thresholds."""
+
+    name = "score masks"
+    item = "map"
+
+    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
+        self.run, self.samples = run, [sample for sample in samples if sample.mask is not None]
+
+    def prepare(self) -> None:
+        """Nothing: masks are scored without a network."""
+
+    def pending(self, *, everything: bool = False) -> list[Work]:
+        todo: dict[str, list[str]] = {sample.id: [] for sample in self.samples}
+        for name, method in self.run.methods.items():
+            rows = mask_score_folder(self.run, method).rows(MASK_KEYS)
+            done = set(zip(rows["item"], rows["threshold"], strict=True))
+            cuts = scored_thresholds(self.run, method)
+            for sample in self.samples:
+                wanted = {(item_name(sample), cut) for cut in cuts}
+                stored = map_folder(self.run, method).has(map_name(sample))
+                if stored and (everything or not wanted <= done):
+                    todo[sample.id].append(name)
+        return [Work(sample, tuple(todo[sample.id])) for sample in self.samples if todo[sample.id]]
+
+    def compute(self, batch: Sequence[Work]) -> list[Failure]:
+        rows: dict[str, list[dict[str, Any]]] = {}
+        failures = []
+        for work in batch:
+            assert work.sample.mask is not None
+            target = from_coco(work.sample.mask)
+            for name in work.todo:
+                method = self.run.methods[name]
+                soft_map = read_map(self.run, method, work.sample)
+                if soft_map is None:
+                    reason = "its stored map is damaged: run again, it will be computed anew"
+                    failures.append(Failure(self.name, work.sample.id, name, reason))
+                    continue
+                cuts = scored_thresholds(self.run, method)
+                masks = method.masks(soft_map, cuts, target.shape, self.run.cfg.compat)
+                scores = segmentation.scores(masks.numpy(), target)
+                soft = upsample(soft_map, target.shape, self.run.cfg.compat).numpy()
+                precision = segmentation.average_precision(soft, target)
+                rows.setdefault(name, []).extend(
+                    {
+                        "item": item_name(work.sample),
+                        "threshold": cut,
+                        "average_precision": precision,
+                    }
+                    | {column: float(values[i]) for column, values in scores.items()}
+                    for i, cut in enumerate(cuts)
+                )
+        for name, new in rows.items():
+            mask_score_folder(self.run, self.run.methods[name]).append_rows(new)
+        return failures
+
+    def finish(self) -> None:
+        for method in self.run.methods.values():
+            mask_score_folder(self.run, method).compact(MASK_KEYS)
+
+
+def edit_score_folder(run: Run) -> Folder:
+    parameters = {
+        "version": VERSION,
+        # Edits made elsewhere are named by their contents.
+        "edits": "external" if run.cfg.editor.name == "external" else edit_folder(run).key,
+        "metrics": identity(run.section("metrics")),
+    }
+    return run.folder("edit_scores", parameters)
+
+
+def read_columns(run: Run) -> dict[str, Column]:
+    """How the editing metrics' columns are shown, as their scorers said when they ran."""
+    path = edit_score_folder(run).path_of("columns.json")
+    if not path.exists():
+        return {}
+    return {name: Column(**values) for name, values in json.loads(path.read_text()).items()}
+
+
+class EditScores:
+    """Editing metrics; an item is an edited image."""
+
+    name = "score edits"
+    item = "edit"
+
+    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
+        self.run, self.samples = run, samples
+
+    def prepare(self) -> None:
+        _ = self.run.metrics
+
+    def pending(self, *, everything: bool = False) -> list[Work]:
+        rows = edit_score_folder(self.run).rows(EDIT_KEYS)
+        done = set(zip(rows["item"], rows["mask"], strict=True))
+        work = []
+        for sample in self.samples:
+            todo = tuple(
+                variant
+                for variant in distinct(variants(self.run, sample))
+                if (everything or (item_name(sample), variant.name) not in done)
+                and (variant.file or edit_folder(self.run).has(edit_name(sample, variant.name)))
+            )
+            if todo:
+                work.append(Work(sample, todo))
+        return work
+
+    def compute(self, batch: Sequence[Work]) -> list[Failure]:
+        folder = edit_score_folder(self.run)
+        metrics = self.run.metrics
+        if not folder.has("columns.json"):
+            shown = {name: asdict(c) for metric in metrics for name, c in metric.columns.items()}
+            folder.write_bytes("columns.json", json.dumps(shown).encode())
+        rows: list[dict[str, Any]] = []
+        failures = []
+        for work in batch:
+            case = edit_case(self.run, work.sample)
+            edited: dict[str, NDArray[np.uint8]] = {}
+            for variant in work.todo:
+                try:
+                    edited[variant.name] = read_edit(self.run, work.sample, variant, case.source)
+                except BenchmarkError as error:
+                    failures.append(Failure(self.name, work.sample.id, str(variant), str(error)))
+            if not edited:
+                continue
+            scores = _score(metrics, case, np.stack(list(edited.values())))
+            rows += [
+                {"item": item_name(work.sample), "mask": mask}
+                | {name: _number(values[i]) for name, values in scores.items()}
+                for i, mask in enumerate(edited)
+            ]
+        folder.append_rows(rows)
+        return failures
+
+    def finish(self) -> None:
+        edit_score_folder(self.run).compact(EDIT_KEYS)
+
+
+def edit_case(run: Run, sample: Sample) -> EditCase:
+    """A sample's images at the size of its annotated mask (of the source image without one)."""
+    size = (sample.mask["size"][0], sample.mask["size"][1]) if sample.mask else None
+    target = sample.target_image_path
+    return EditCase(
+        source=load_image(image_file(run, sample.image_path), size),
+        target=None if target is None else load_image(image_file(run, target), size),
+        mask=None if sample.mask is None else from_coco(sample.mask),
+        source_prompt=sample.source_prompt,
+        target_prompt=sample.target_prompt,
+    )
+
+
+def read_edit(
+    run: Run, sample: Sample, variant: Variant, source: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """A stored edit, brought to the size of ``source`` (bicubic) where the model's is another.
+
+    A damaged file of ours is removed, so that the next run paints it anew: BenchmarkError.
+    """
+    if variant.file is not None:
+        image = load_edit(variant.file, source.shape)
+    else:
+        folder, name = edit_folder(run), edit_name(sample, variant.name)
+        stored = folder.read_image(name)
+        if stored is None:
+            folder.path_of(name).unlink(missing_ok=True)
+            raise BenchmarkError(f"the stored edit {folder.path / name} was damaged: run again")
+        image = stored
+    if image.shape == source.shape:
+        return image
+    size = source.shape[1], source.shape[0]
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
+
+
+def _score(
+    metrics: Sequence[Metric], case: EditCase, edited: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float64]]:
+    return {name: values for metric in metrics for name, values in metric(case, edited).items()}
+
+
+def _number(value: float) -> float | None:
+    """Missing is null in JSON."""
+    return None if np.isnan(value) else float(value)
+
+
+def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
+    """One row for every sample, method and threshold of this configuration that was scored."""
+    frames = [pd.DataFrame(columns=[*MASK_KEYS, "method"])]
+    for name, method in run.methods.items():
+        rows = mask_score_folder(run, method).rows(MASK_KEYS).assign(method=name)
+        frames.append(rows[rows["threshold"].isin(scored_thresholds(run, method))])
+    scored = [frame for frame in frames if len(frame)]
+    return _of_samples(pd.concat(scored or frames, ignore_index=True), samples)
+
+
+def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
+    """One row for every sample, method and threshold edited under; equal masks share their scores.
+
+    ``mask_source`` is "none" for the unmasked edit, "oracle" where the mask is made from the
+    annotation, otherwise "predicted"; ``mask_area`` is the edited share of the latents, NaN where
+    it is not known.
+    """
+    used = [
+        {
+            "item": item_name(sample),
+            "editor": variant.editor,
+            "method": variant.method,
+            "threshold": variant.threshold,
+            "mask_source": variant.mask_source,
+            "mask_area": float(variant.mask.mean()) if variant.mask.size else float("nan"),
+            "mask": variant.name,
+        }
+        for sample in samples
+        for variant in variants(run, sample)
+    ]
+    scores = edit_score_folder(run).rows(EDIT_KEYS)
+    return _of_samples(pd.DataFrame(used).merge(scores, on=EDIT_KEYS), samples)
+
+
+def _of_samples(rows: pd.DataFrame, samples: Sequence[Sample]) -> pd.DataFrame:
+    known = pd.DataFrame(
+        [(item_name(s), s.id, s.edit_type) for s in samples],
+        columns=["item", "sample", "edit_type"],
+    )
+    return known.merge(rows, on="item").drop(columns="item")

@@ -1,0 +1,102 @@
+"""A user's own pictures and list of prompts give samples, or every bad line at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from piebench_masks.data.folder import load_folder
+from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.rle import from_coco
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    Image.new("RGB", (20, 10)).save(tmp_path / "my cat.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "dog.jpg")
+    mask = np.zeros((10, 20), np.uint8)
+    mask[2:5, 3:9] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return tmp_path
+
+
+def write(root: Path, *lines: Any) -> None:
+    (root / "prompts.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+
+
+def line(**fields: Any) -> dict[str, Any]:
+    return {"image": "my cat.png", "source_prompt": "a cat", "target_prompt": "a [dog]"} | fields
+
+
+def test_a_csv_list_gives_samples_of_any_size_with_and_without_masks(root: Path) -> None:
+    (root / "prompts.csv").write_text(
+        "image,source_prompt,target_prompt,mask\n"
+        'my cat.png,"a cat, sitting",a dog,mask.png\n'
+        "dog.jpg,,a wolf,\n"
+    )
+    (cat, dog), rejections = load_folder(root, on_error="raise")
+    assert rejections == []
+    assert (cat.id, cat.source_prompt, cat.target_prompt) == ("my-cat", "a cat, sitting", "a dog")
+    assert cat.mask is not None
+    assert (from_coco(cat.mask).shape, from_coco(cat.mask).sum()) == ((10, 20), 18)
+    assert from_coco(cat.mask)[2:5, 3:9].all()
+    assert (dog.id, dog.source_prompt, dog.mask, dog.edit_type) == ("dog", "", None, 0)
+
+
+def test_a_json_list_may_name_ids_types_and_several_edits_of_one_image(root: Path) -> None:
+    write(root, line(), line(target_prompt="a fox", edit_type=1), line(id="mine", edit_type="9"))
+    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    assert [(s.id, s.edit_type) for s in samples] == [("my-cat-1", 0), ("my-cat-2", 1), ("mine", 9)]
+    assert len({sample.digest for sample in samples}) == 3
+    assert samples[0].target_prompt == "a dog"
+
+
+def test_the_digest_follows_the_pixels_of_the_mask(root: Path) -> None:
+    write(root, line(mask="mask.png"))
+    [before], _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    Image.new("L", (20, 10), 255).save(root / "mask.png")
+    [after], _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    assert before.digest != after.digest
+
+
+def test_every_bad_line_is_named_at_once(root: Path) -> None:
+    write(
+        root,
+        line(id="sound"),
+        line(id="gone", image="gone.png"),
+        line(id="outside", image="../x.png"),
+        line(id="large", mask="dog.jpg"),
+        line(id="type", edit_type=10),
+        {"id": "short", "image": "dog.jpg"},
+        3,
+    )
+    with pytest.raises(DataError) as caught:
+        load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    reasons = {item.sample_id: item.reason for item in caught.value.rejections}
+    assert {name: reason for name, reason in reasons.items() if name == "sound"} == {}
+    for name, words in {
+        "gone": "is missing",
+        "outside": "leaves",
+        "large": "is 8x8, not 20x10",
+        "type": "editing_type_id '10'",
+        "short": "original_prompt is missing",
+        "line": "not an object",
+    }.items():
+        assert words in reasons[name]
+    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="skip")
+    assert [sample.id for sample in samples] == ["sound"]
+
+
+@pytest.mark.parametrize("text", [None, "{", '"unclosed'])
+def test_a_list_that_cannot_be_read_is_one_error_with_the_remedy(
+    root: Path, text: str | None
+) -> None:
+    if text is not None:
+        (root / "prompts.jsonl").write_text(text)
+    with pytest.raises(
+        DataError, match=r"prompts\.jsonl .*write a CSV file with the columns image"
+    ):
+        load_folder(root, prompts="prompts.jsonl", on_error="raise")

@@ -1,0 +1,61 @@
+"""Samples come back from their table exactly as they were written."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.rle import to_coco
+from piebench_masks.data.sample import Sample
+from piebench_masks.data.table import read_samples, samples_table
+
+texts = st.text(st.characters(codec="utf-8"), max_size=20)
+samples = st.builds(
+    Sample,
+    id=texts,
+    image_path=texts,
+    source_prompt=texts,
+    target_prompt=texts,
+    instruction=texts,
+    edit_type=st.integers(0, 9),
+    blended_word=texts,
+    mask=st.none() | st.integers(0, 9).map(lambda seed: random_mask(seed)),
+    target_image_path=st.none() | texts,
+    digest=texts,
+)
+
+
+def random_mask(seed: int) -> object:
+    return to_coco(np.random.default_rng(seed).random((seed + 1, 7)) < 0.5)
+
+
+@given(st.lists(samples, max_size=4))
+def test_samples_come_back_unchanged(written: list[Sample]) -> None:
+    with tempfile.TemporaryDirectory(prefix="a=b") as folder:
+        path = Path(folder) / "samples.parquet"
+        path.write_bytes(samples_table(written))
+        assert read_samples(path) == written
+
+
+def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s\.parquet cannot be read .* run the parse stage again"):
+        read_samples(tmp_path / "s.parquet")
+
+
+def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([])[:-9])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(path)
+
+
+def test_a_table_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": ["a"]}), tmp_path / "s.parquet")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(tmp_path / "s.parquet")

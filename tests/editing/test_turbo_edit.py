@@ -1,0 +1,76 @@
+"""Laws of TurboEdit under masks, on a tiny random model."""
+
+import pytest
+import torch
+
+from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.editing.turbo_edit import edited, invert, turbo_edit
+from piebench_masks.errors import BenchmarkError
+
+Inputs = tuple[torch.Tensor, Conditioning, Conditioning]
+
+LEFT = torch.arange(16).expand(16, 16) < 8
+NOTHING = torch.zeros(16, 16, dtype=torch.bool)
+EVERYTHING = ~NOTHING
+MASKS = torch.stack([EVERYTHING, NOTHING, LEFT, ~LEFT, NOTHING])
+OWNER = torch.tensor([0, 0, 1, 0, 1])
+
+
+@pytest.fixture(scope="module")
+def inputs(tiny: Backbone) -> Inputs:
+    x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    source = tiny.encode_prompts(["a red circle on grass", "a big circle"])
+    target = tiny.encode_prompts(["a blue circle on grass", "a big square"])
+    return x0, source, target
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_batch_is_the_same_as_one_by_one(tiny: Backbone, inputs: Inputs, steps: int) -> None:
+    together = turbo_edit(tiny, *inputs, MASKS, OWNER, steps=steps)
+    for mask, owner, expected in zip(MASKS, OWNER, together, strict=True):
+        own = [part[owner[None]] for part in inputs]
+        alone = turbo_edit(tiny, *own, mask[None], torch.tensor([0]), steps=steps)
+        torch.testing.assert_close(alone[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_rows_asked_of_the_unet(tiny: Backbone, inputs: Inputs, steps: int) -> None:
+    before = tiny.counts["unet_rows"]
+    turbo_edit(tiny, *inputs, MASKS, OWNER, steps=steps)
+    painted, empty = 3, 2
+    expected = 2 * (steps + 1) + painted * 2 * (steps - 1) + empty
+    assert tiny.counts["unet_rows"] - before == expected
+
+
+def test_until_the_last_step_the_outside_is_exactly_the_source(
+    tiny: Backbone, inputs: Inputs
+) -> None:
+    inversion = invert(tiny, *inputs, steps=4, seed=8128)
+    *masked, last = edited(tiny, inversion, *inputs[1:], MASKS, OWNER, steps=4, w=1.5)
+    outside = ~MASKS[:, None].expand_as(last)
+    for y, x in zip(masked, inversion.x[1:], strict=False):
+        assert torch.equal(y[outside], x[OWNER][outside])
+    assert not torch.equal(last[outside], inputs[0][OWNER][outside])
+
+
+def test_without_a_change_of_prompt_the_source_comes_back(tiny: Backbone, inputs: Inputs) -> None:
+    x0, source, _ = inputs
+    inversion = invert(tiny, x0, source, source, steps=4, seed=8128)
+    *_, latents = edited(tiny, inversion, source, source, MASKS, OWNER, steps=4, w=1.5)
+    # Up to the norm cap, which takes away from the last step's z for the source as well.
+    capped = inversion.u[-1] + inversion.coeff[-1] * (x0 - inversion.u[-1])
+    torch.testing.assert_close(latents, capped[OWNER], atol=1e-4, rtol=0)
+
+
+def test_the_norm_cap_is_each_samples_own_and_follows_the_latents_size(
+    tiny: Backbone, inputs: Inputs
+) -> None:
+    inversion = invert(tiny, *inputs, steps=4, seed=8128)
+    norms = (inversion.coeff * (inversion.x[1:] - inversion.u)).flatten(2).norm(dim=2)
+    torch.testing.assert_close(norms[-1], torch.full((2,), 15.5 / 4))
+    assert (norms[:-1] > 15.5 / 4).all()
+
+
+def test_only_three_or_four_steps(tiny: Backbone, inputs: Inputs) -> None:
+    with pytest.raises(BenchmarkError, match="3 or 4"):
+        turbo_edit(tiny, *inputs, MASKS, OWNER, steps=2)

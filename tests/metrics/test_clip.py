@@ -1,0 +1,79 @@
+"""Laws of CLIP scores on a small random model; its values: tests/parity/test_open_clip.py."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from piebench_masks.metrics import WeightsError
+from piebench_masks.metrics.case import EditCase
+from piebench_masks.metrics.clip import Clip
+
+CONFIG = {
+    "embed_dim": 16,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 24, "head_width": 8, "patch_size": 16},
+    "text_cfg": {"width": 8, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture(scope="module")
+def random_clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    folder = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**CONFIG).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG}))
+    return Clip(model=f"local-dir:{folder}", pretrained=None, rows=1)
+
+
+def test_scores_are_cosines_in_percent(
+    random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
+) -> None:
+    case, edited = noisy
+    assert case.mask is not None
+    found = random_clip(case, edited)
+    texts = random_clip.embed_prompts([case.source_prompt, case.target_prompt]).double()
+    for variant, image in enumerate(edited):
+        images = [case.source, image, image * case.mask[..., None]]
+        cosine = (random_clip.embed_images(images).double() @ texts.T).clamp(min=0)
+        for column, row, text in (("source", 0, 0), ("whole", 1, 1), ("edited", 2, 1)):
+            wanted = 100 * cosine[row, text].item()
+            assert found[f"clip_{column}"][variant] == pytest.approx(wanted, rel=1e-4)
+
+
+def test_prompts_are_read_once_for_all_variants(
+    random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
+) -> None:
+    seen: list[int] = []
+    hook = random_clip.model.ln_final.register_forward_hook(lambda *given: seen.append(1))
+    random_clip(*noisy)
+    hook.remove()
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("mask", [None, np.zeros((64, 64), bool)], ids=["no mask", "empty mask"])
+def test_without_a_part_to_edit_there_is_no_score_of_it(
+    random_clip: Clip, noisy: tuple[EditCase, np.ndarray], mask: np.ndarray | None
+) -> None:
+    case, edited = noisy
+    found = random_clip(replace(case, mask=mask), edited)
+    assert found.keys() == random_clip.columns.keys()
+    assert np.isnan(found["clip_edited"]).all()
+    assert np.isfinite(found["clip_whole"]).all()
+
+
+def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"(?s)model of 'clip'.*nowhere.*what to do: connect"):
+        Clip(model=f"local-dir:{tmp_path / 'nowhere'}", pretrained=None)
+
+
+def test_a_folder_without_weights_is_not_filled_with_noise(tmp_path: Path) -> None:
+    config = {"embed_dim": 8, "vision_cfg": {"layers": 1}, "text_cfg": {"layers": 1}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(WeightsError, match="pretrained weights"):
+        Clip(model=f"local-dir:{tmp_path}", pretrained=None)

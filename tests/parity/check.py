@@ -1,0 +1,68 @@
+"""Compare this project with a folder of the reference's or the official evaluator's figures.
+
+    python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
+
+DIR has the form of ../shared/goldens/public (described in the README beside it), or that of
+../shared/data/piebench_mini, which has an official_metrics.json. Exit status 1: something is out.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from families import FAMILIES, Check, official_scores
+from goldens import SHARED, THREADS, Goldens
+from rich.console import Console
+from rich.table import Table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    parser.add_argument("--model", type=Path, default=SHARED / "goldens" / "model")
+    parser.add_argument("--weights", type=Path, default=SHARED / "weights")
+    asked = parser.parse_args(arguments)
+    torch.set_num_threads(THREADS)
+    if (asked.folder / "official_metrics.json").exists():
+        checks = list(
+            _safely("official scores", lambda: official_scores(asked.folder, asked.weights))
+        )
+    else:
+        pairs = Goldens(asked.folder, asked.model).pairs
+        checks = [
+            check
+            for family in FAMILIES
+            for pair in pairs
+            for check in _safely(f"{family.__name__} of {pair.key}", lambda: family(pair))  # noqa: B023
+        ]
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_table(checks))
+    for check in (out := [check for check in checks if not check.ok])[:50]:
+        console.print(f"out: {check.family}: {check.case}: {check.error:.3g}", markup=False)
+    if not checks:
+        console.print(f"{asked.folder} holds nothing that can be compared", markup=False)
+    return int(bool(out) or not checks)
+
+
+def _safely(what: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:
+    """The checks; what stops them is one more, which is out."""
+    try:
+        yield from checks()
+    except Exception as error:
+        yield Check("could not be compared", f"{what}: {type(error).__name__}: {error}", 1, 0)
+
+
+def _table(checks: Sequence[Check]) -> Table:
+    table = Table("Family", "Cases", "Worst error", "Tolerance", "OK")
+    for family in dict.fromkeys(check.family for check in checks):
+        rows = [check for check in checks if check.family == family]
+        worst, allowed = max(check.error for check in rows), rows[0].tolerance
+        ok = "yes" if all(check.ok for check in rows) else "NO"
+        table.add_row(family, str(len(rows)), f"{worst:.2g}", f"{allowed:g}", ok)
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

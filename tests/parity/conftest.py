@@ -1,0 +1,28 @@
+"""The stored cases: the parity tests are skipped where they are not at hand."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from goldens import SHARED, THREADS, Goldens
+
+
+@pytest.fixture(scope="package", autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip(f"no reference data at {SHARED}; set PIEBENCH_SHARED to its folder")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def goldens(shared: Path) -> Goldens:
+    return Goldens(shared / "goldens" / "public", shared / "goldens" / "model")

@@ -1,0 +1,88 @@
+"""Every family of stored figures, and the command that compares a folder of them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import check
+import numpy as np
+import pytest
+from families import FAMILIES, Check, official_scores
+from goldens import Goldens
+
+from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
+from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+def test_the_references_figures(goldens: Goldens, family: Any) -> None:
+    checks = [found for pair in goldens.pairs for found in family(pair)]
+    assert checks
+    assert [found for found in checks if not found.ok] == []
+
+
+def test_the_official_evaluators_scores_of_published_edits(shared: Path) -> None:
+    checks = list(official_scores(shared / "data" / "piebench_mini", shared / "weights"))
+    assert len(checks) == 12 * 13
+    assert [found for found in checks if not found.ok] == []
+
+
+def test_schedule(goldens: Goldens, shared: Path) -> None:
+    schedule = json.loads((shared / "goldens" / "schedule.json").read_text())
+    for timestep, alpha in schedule["alphas_cumprod"].items():
+        assert goldens.backbone.alphas_cumprod[int(timestep)].item() == alpha
+    assert trailing_timesteps(4) == schedule["ddpm_4"]["timesteps"]
+    assert trailing_timesteps(5) == schedule["ddpm_5"]["timesteps"]
+    for strength, timestep in schedule["mask_timesteps (strength -> t)"].items():
+        assert start_timestep(float(strength)) == timestep
+    for steps, turbo in schedule["turbo_edit"].items():
+        assert list(TIMESTEPS[int(steps)]) == turbo["timesteps"]
+        assert list(NOISE_TIMESTEPS[int(steps)]) == [t for t in turbo["noise_timesteps"] if t]
+
+
+@pytest.fixture
+def thinned(shared: Path, tmp_path: Path) -> Path:
+    """One case of a folder with little in it: two arrays and the prompts."""
+    key, public = "611000000000", shared / "goldens" / "public"
+    facts = json.loads((public / f"{key}.json").read_text())
+    kept = {name: facts[name] for name in ("source_prompt", "target_prompt", "png", "prompt_diff")}
+    (tmp_path / f"{key}.json").write_text(json.dumps(kept))
+    (tmp_path / "inputs" / "png").mkdir(parents=True)
+    shutil.copy(public / "inputs" / facts["png"], tmp_path / "inputs" / "png")
+    names = ("map/euler/ours/nr1/s0.5/argmax/raw16", "mask64/script/ours")
+    with np.load(public / f"{key}.npz") as arrays:
+        np.savez(tmp_path / f"{key}.npz", **{name: arrays[name] for name in names})
+    return tmp_path
+
+
+def test_the_command_compares_what_is_there(
+    thinned: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.main([str(thinned), "--model", str(shared / "goldens" / "model")]) == 0
+    table = capsys.readouterr().out
+    assert [table.count(family) for family in ("prompt diff", "raw att", "binarised")] == [1] * 3
+    assert "sweep" not in table
+
+
+def test_the_command_fails_where_a_figure_is_out_or_cannot_be_computed(
+    thinned: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next(thinned.glob("*.npz"))
+    with np.load(path) as arrays:
+        spoiled = {name: arrays[name] for name in arrays}
+    spoiled["map/euler/ours/nr1/s0.5/argmax/raw16"] += np.float32(1e-3)
+    spoiled["sweep/mask64"] = np.zeros((1, 512), np.uint8)  # without its labels
+    np.savez(path, **spoiled)
+    assert check.main([str(thinned), "--model", str(shared / "goldens" / "model")]) == 1
+    out = capsys.readouterr().out
+    assert "out: raw attention maps: map/euler/ours/nr1/s0.5/argmax/raw16: 0.001" in out
+    assert "masks of 611000000000: KeyError: 'sweep_labels'" in out
+
+
+def test_an_empty_folder_is_not_a_success(tmp_path: Path) -> None:
+    assert check.main([str(tmp_path)]) == 1
+
+
+def test_a_number_where_nothing_was_expected_is_out() -> None:
+    assert not Check("family", "case", float("nan"), 1.0).ok

@@ -1,0 +1,84 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.gallery import GalleryRow
+
+SWEEPS = {
+    "ours": np.linspace(0, 1, 21),
+    "signed": np.linspace(0, 5, 21),
+    "full": [0.5],
+    "oracle": [0.5],
+}
+
+
+@pytest.fixture(scope="session")
+def columns() -> dict[str, Column]:
+    return {
+        "lpips_unedit_part": Column("LPIPS outside", "down", 1e3),
+        "clip_edited": Column("CLIP edited", "up"),
+        "mse": Column("MSE", "down", 1e4),
+    }
+
+
+@pytest.fixture(scope="session")
+def segmentation() -> pd.DataFrame:
+    """Scores of 24 samples of edit types 0, 1 and 4; the oracle comes first and is best."""
+    draw = np.random.default_rng(1)
+    rows = [
+        (f"s{sample:02d}", [0, 1, 1, 4][sample % 4], method, threshold)
+        for method in ("oracle", "full", "ours", "signed")
+        for sample in range(24)
+        for threshold in SWEEPS[method]
+    ]
+    frame = pd.DataFrame(rows, columns=["sample", "edit_type", "method", "threshold"])
+    for score in ("dice", "precision", "recall", "iou", "area", "dice_inner", "boundary_f"):
+        frame[score] = draw.random(len(frame))
+    frame.loc[frame["method"] == "oracle", "dice"] = 0.99
+    frame.loc[frame["method"] == "full", "area"] = 1.0
+    return frame
+
+
+@pytest.fixture(scope="session")
+def editing() -> pd.DataFrame:
+    """Edits of 6 samples; LPIPS of one is missing, and the oracle's rows come first."""
+    draw = np.random.default_rng(2)
+    variants = [
+        ("oracle", 0.5, "oracle"),
+        ("none", np.nan, "none"),
+        *(("ours", threshold, "predicted") for threshold in SWEEPS["ours"]),
+    ]
+    rows = [
+        (f"s{sample:02d}", 0, "turbo_edit", *variant, 0.25, *draw.random(2))
+        for variant in variants
+        for sample in range(6)
+    ]
+    keys = ["sample", "edit_type", "editor", "method", "threshold", "mask_source", "mask_area"]
+    frame = pd.DataFrame(rows, columns=[*keys, "lpips_unedit_part", "clip_edited"])
+    frame.loc[frame["mask_source"] == "oracle", "lpips_unedit_part"] = 0.0
+    frame.loc[frame["sample"] == "s03", "lpips_unedit_part"] = np.nan
+    return frame
+
+
+@pytest.fixture(scope="session")
+def gallery_row() -> GalleryRow:
+    picture = np.zeros((32, 32, 3), np.uint8)
+    annotated = np.zeros((32, 32), bool)
+    annotated[8:24, 8:24] = True
+    predicted = np.zeros((32, 32), bool)
+    predicted[8:24, 16:32] = True
+    return GalleryRow(
+        sample_id="a/../b <i>",
+        edit_type=3,
+        pick="best",
+        source_prompt="a <script>alert('x')</script> & a cat",
+        target_prompt='a dog" onload="alert(1)',
+        source=picture,
+        annotated=annotated,
+        target=None,
+        maps={"ours": np.eye(8)},
+        masks={"ours": predicted},
+        edits={"none": picture, "ours": picture + np.uint8(255)},
+        dice={"ours": 0.5},
+    )

@@ -1,0 +1,231 @@
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.tables import (
+    Format,
+    Table,
+    best_thresholds,
+    dice_table,
+    editing_table,
+    header,
+    method_table,
+    threshold_table,
+)
+
+
+def slow_mean(frame: pd.DataFrame, score: str, **wanted: object) -> float:
+    values = [
+        row[score]
+        for row in frame.to_dict("records")
+        if all(row[key] == value for key, value in wanted.items()) and not np.isnan(row[score])
+    ]
+    return sum(values) / len(values) if values else np.nan
+
+
+def test_best_threshold_is_that_of_the_highest_mean_dice(segmentation):
+    chosen = best_thresholds(segmentation)
+    for method in ("ours", "signed"):
+        grid = segmentation.loc[segmentation["method"] == method, "threshold"].unique()
+        means = {t: slow_mean(segmentation, "dice", method=method, threshold=t) for t in grid}
+        assert chosen[method] == max(means, key=means.__getitem__)
+
+
+def test_dice_table_has_the_papers_rows_and_means_over_samples(segmentation):
+    table = dice_table(segmentation)
+    chosen = best_thresholds(segmentation)
+    assert list(table.frame["edit_type"]) == [*EDIT_TYPES, "Overall"]
+    assert list(table.frame["n"]) == [6, 12, 0, 0, 6, 0, 0, 0, 0, 0, 24]
+    assert list(table.formats)[2:] == ["ours", "signed", "full", "oracle"]
+    for method in ("ours", "signed", "full"):
+        at_best = {"method": method, "threshold": chosen[method]}
+        for edit_type in range(10):
+            expected = slow_mean(segmentation, "dice", edit_type=edit_type, **at_best)
+            assert table.frame[method][edit_type] == pytest.approx(expected, nan_ok=True)
+        overall = slow_mean(segmentation, "dice", **at_best)
+        assert table.frame[method][10] == pytest.approx(overall)
+
+
+def test_fixed_thresholds_are_found_despite_rounding_and_are_named(segmentation):
+    table = dice_table(segmentation, {"ours": 0.7, "signed": 3.0})
+    grid_value = np.linspace(0, 1, 21)[14]
+    assert grid_value != 0.7
+    expected = slow_mean(segmentation, "dice", method="ours", threshold=grid_value)
+    assert table.frame["ours"][10] == pytest.approx(expected)
+    assert "fixed in advance): ours 0.7, signed 3." in table.notes[0]
+
+
+def test_a_threshold_that_was_not_computed_is_an_error_that_says_which_were(segmentation):
+    with pytest.raises(ValueError, match=r"ours: no results at threshold 0\.72; choose .* 0\.7,"):
+        dice_table(segmentation, {"ours": 0.72, "signed": 3.0})
+
+
+def test_oracle_never_ranks(segmentation, editing, columns):
+    dice = dice_table(segmentation)
+    assert {name for _, name in dice.best} <= {"ours", "signed", "full"}
+    assert (
+        len({row for row, _ in dice.best}) == 3 + 1
+    )  # of the types that have samples, and overall
+    edited = editing_table(editing, columns, {"ours": 0.5})
+    assert edited.frame["mask_source"].iloc[-1] == "oracle"
+    assert edited.frame["lpips_unedit_part"].idxmin() == len(edited.frame) - 1
+    assert len(edited.best) == 2
+    assert len(edited.frame) - 1 not in {row for row, _ in edited.best}
+    assert edited.sections == {len(edited.frame) - 1}
+
+
+def test_editing_table_leaves_missing_values_out_and_scales_what_it_shows(editing, columns):
+    table = editing_table(editing, columns, {"ours": 0.5})
+    ours = list(table.frame["method"]).index("ours")
+    expected = slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)
+    assert table.frame["lpips_unedit_part"][ours] == pytest.approx(expected)
+    assert table.cells()[ours][-2:] == [
+        f"{expected * 1e3:.2f}",
+        f"{slow_mean(editing, 'clip_edited', method='ours', threshold=0.5):.2f}",
+    ]
+    assert [shown.header for shown in table.formats.values()][-2:] == [
+        "LPIPS outside ×10³ ↓",
+        "CLIP edited ↑",
+    ]
+
+
+def test_thresholds_are_chosen_in_four_ways(segmentation):
+    table = threshold_table(segmentation, {"ours": 0.72, "signed": 3.0})
+    assert list(table.frame["method"]) == ["ours", "signed"]
+    rows = table.frame.set_index("method")
+    best = best_thresholds(segmentation)
+    for method, fixed in (("ours", np.linspace(0, 1, 21)[14]), ("signed", 3.0)):
+        row, own = rows.loc[method], segmentation[segmentation["method"] == method]
+        at = own.groupby("threshold")["dice"].mean()
+        assert row["fixed_at"] == fixed and row["fixed"] == pytest.approx(at[fixed])
+        assert row["best_at"] == best[method] and row["best"] == pytest.approx(at.max())
+        per_image = own.groupby("sample")["dice"].max().mean()
+        assert row["per_image"] == pytest.approx(per_image)
+        # The dice are drawn at random: no choice carries over to the other half.
+        assert abs(row["cross_validated"] - own["dice"].mean()) < 0.1
+        assert row["cross_validated_lowest"] < row["cross_validated_highest"]
+    shuffled = segmentation.sample(frac=1, random_state=1)
+    again = threshold_table(shuffled, {"ours": 0.72, "signed": 3.0}).frame.set_index("method")
+    pd.testing.assert_frame_equal(again.loc[rows.index], rows)
+
+
+def test_a_threshold_that_is_right_for_all_is_found_by_cross_validation():
+    rows = [
+        (f"s{n}", "ours", threshold, 0.9 - abs(threshold - 0.4) + n / 1000)
+        for n in range(9)
+        for threshold in (0.2, 0.4, 0.6)
+    ]
+    frame = pd.DataFrame(rows, columns=["sample", "method", "threshold", "dice"])
+    row = threshold_table(frame, {"ours": 0.6}).frame.iloc[0]
+    assert row["cross_validated_at"] == row["best_at"] == pytest.approx(0.4)
+    assert row["cross_validated"] == pytest.approx(row["best"], abs=1e-3)
+    assert row["fixed"] == pytest.approx(row["best"] - 0.2)
+
+
+def test_header_of_an_unscaled_column_has_no_power():
+    assert header(Column("PSNR", "up")) == "PSNR ↑"
+
+
+def test_method_table_counts_degenerate_masks_and_averages_the_sweep(segmentation):
+    frame = method_table(segmentation).frame.set_index("method")
+    assert frame.loc["full", "full"] == 1
+    assert np.isnan(frame.loc["full", "dice_mean"])
+    ours = segmentation[segmentation["method"] == "ours"]
+    assert frame.loc["ours", "dice_mean"] == pytest.approx(ours["dice"].mean())
+    best = [ours.loc[ours["sample"] == sample, "dice"].max() for sample in set(ours["sample"])]
+    assert frame.loc["ours", "dice_per_image"] == pytest.approx(sum(best) / len(best))
+
+
+def test_interval_is_reproducible_and_that_of_a_plain_bootstrap(segmentation):
+    row = method_table(segmentation).frame.set_index("method").loc["ours"]
+    shuffled = segmentation.sample(frac=1, random_state=0)
+    again = method_table(shuffled).frame.set_index("method").loc["ours"]
+    assert (row["dice_low"], row["dice_high"]) == (again["dice_low"], again["dice_high"])
+    at_best = segmentation[
+        (segmentation["method"] == "ours") & (segmentation["threshold"] == row["threshold"])
+    ]["dice"].to_numpy()
+    draw = np.random.default_rng(5)
+    means = [draw.choice(at_best, len(at_best)).mean() for _ in range(4000)]
+    assert [row["dice_low"], row["dice_high"]] == pytest.approx(
+        np.percentile(means, [2.5, 97.5]), abs=0.01
+    )
+
+
+def test_every_mean_of_the_csv_lies_in_its_interval(segmentation, editing, columns):
+    dice = dice_table(segmentation).frame
+    edits = editing_table(editing, columns, {"ours": 0.5}).frame
+    for frame, names in ((dice, ["ours", "signed"]), (edits, ["lpips_unedit_part", "clip_edited"])):
+        for name in names:
+            known = frame[frame[name].notna()]
+            assert (known[f"{name}_low"] <= known[name]).all()
+            assert (known[name] <= known[f"{name}_high"]).all()
+            assert (known[f"{name}_low"] < known[f"{name}_high"]).any()
+            assert frame.loc[frame[name].isna(), f"{name}_low"].isna().all()
+    by_method = method_table(segmentation).frame.set_index("method")
+    assert dice["ours_low"][10] == by_method.loc["ours", "dice_low"]
+
+
+def test_further_scores_are_shown_where_the_rows_have_them(segmentation):
+    table = method_table(segmentation)
+    assert table.formats["boundary_f"].header == "Boundary F ↑"
+    assert "average_precision" not in table.formats
+    at_best = {"method": "ours", "threshold": best_thresholds(segmentation)["ours"]}
+    shown = table.frame.set_index("method").loc["ours", "dice_inner"]
+    assert shown == pytest.approx(slow_mean(segmentation, "dice_inner", **at_best))
+
+
+def test_samples_without_a_map_are_counted(segmentation):
+    lost = segmentation["sample"].isin(["s00", "s01", "s02"]) & (segmentation["method"] == "ours")
+    undefined = method_table(segmentation[~lost]).frame.set_index("method")["undefined"]
+    assert undefined["ours"] == pytest.approx(3 / 24)
+    assert undefined["signed"] == 0
+
+
+@pytest.fixture
+def hostile() -> Table:
+    frame = pd.DataFrame({"name": ["a|b *c*\n<d>", r"50% {x}_y \ ~^#&$"], "score": [0.125, np.nan]})
+    formats = {"name": Format("na|me_"), "score": Format("x ×10² ↓", digits=1, scale=100)}
+    return Table("ti|tle_", frame, formats, ("no [link](x)",), frozenset({(0, "score")}))
+
+
+def test_markdown_shows_contents_as_text(hostile):
+    lines = hostile.to_markdown().splitlines()
+    assert lines[0] == r"**ti\|tle\_**"
+    assert lines[2:6] == [
+        r"| na\|me\_ | x ×10² ↓ |",
+        "| --- | ---: |",
+        r"| a\|b \*c\* \<d> | **12.5** |",
+        r"| 50% {x}\_y \\ ~^#&$ | – |",
+    ]
+    assert lines[-1] == r"- no [link\](x)"
+
+
+def test_latex_escapes_every_special_character(hostile):
+    text = hostile.to_latex()
+    assert r"50\% \{x\}\_y \textbackslash{} \textasciitilde{}\textasciicircum{}\#\&\$ & --" in text
+    assert r"a|b *c* <d> & \textbf{12.5} \\" in text
+    assert r"x $\times$10$^{2}$ $\downarrow$ \\" in text
+
+
+def test_latex_draws_a_rule_before_each_section(hostile):
+    lines = replace(hostile, sections=frozenset({1})).to_latex().splitlines()
+    assert lines[lines.index(r"a|b *c* <d> & \textbf{12.5} \\") + 1] == r"\midrule"
+
+
+def test_terminal_shows_markup_as_text(hostile):
+    console = Console(width=100)
+    frame = hostile.frame.assign(name=["[red]x[/red]", "y"])
+    with console.capture() as shown:
+        console.print(replace(hostile, frame=frame).to_rich())
+    assert "[red]x[/red]" in shown.get()
+
+
+def test_csv_keeps_the_raw_numbers(hostile, tmp_path):
+    paths = hostile.write(tmp_path, "table")
+    assert [path.suffix for path in paths] == [".csv", ".md", ".tex"]
+    pd.testing.assert_frame_equal(pd.read_csv(paths[0]), hostile.frame)

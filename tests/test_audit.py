@@ -1,0 +1,113 @@
+"""What the audit finds in samples, one quirk at a time."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from rich.console import Console
+
+from piebench_masks.audit import QUIRKS, audit, audit_command, load_tokenizers
+from piebench_masks.cli import CONF
+from piebench_masks.data.rle import to_coco
+from piebench_masks.data.sample import Sample
+from piebench_masks.data.shapes.write import write_shapes
+from piebench_masks.errors import BenchmarkError
+
+MAX_TOKENS = 6
+Found = Callable[..., set[str]]
+
+
+def tokenize(prompt: str) -> list[int]:
+    """A word an id, between BOS and EOS."""
+    return [1, *(10 + sum(map(ord, word)) for word in prompt.split()), 2]
+
+
+def tokenize_2(prompt: str) -> list[int]:
+    """Reads '!' as padding, and '!?' as two tokens."""
+    return tokenize(prompt.replace("!?", "! ?").replace("!", "\0"))
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Found:
+    def quirks(
+        source: str,
+        target: str,
+        mode: str = "RGB",
+        size: tuple[int, int] = (4, 4),
+        mask: np.ndarray | None = np.eye(4, dtype=bool),  # noqa: B008
+    ) -> set[str]:
+        Image.new(mode, size).save(tmp_path / "image.png")
+        rle = None if mask is None else to_coco(mask)
+        sample = Sample("s1", "image.png", source, target, "", 0, "", rle, None, "")
+        table = audit([sample], lambda s: tmp_path / s.image_path, tokenize, tokenize_2, MAX_TOKENS)
+        assert list(table.frame["n"]) == [len(ids.split()) for ids in table.frame["samples"]]
+        return {name for name, n in zip(QUIRKS, table.frame["n"], strict=True) if n}
+
+    return quirks
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "expected"),
+    [
+        ("a cat", "a dog", set()),
+        ("a cat", "a big cat", {"inserts"}),
+        ("a cat on b", "dog on the b", {"mixed"}),
+        ("x cat b c", "y cat", {"twice"}),
+        ("a cat", "a cat", {"identical"}),
+        ("", "a cat", {"empty", "inserts"}),
+        ("a b c d e", "a b c d f", {"long"}),
+        ("a b c d e f", "a b c d e g", {"long", "unseen"}),
+        ("a b c d e f", "x b c d e g", {"long", "partly_unseen"}),
+        ("a cat a", "cat a", {"elsewhere"}),
+        ("a cat !", "a dog !", {"tokenizer_2"}),
+        ("a cat !?", "a dog !?", {"tokenizer_2", "shifted"}),
+    ],
+)
+def test_quirks_of_prompts(found: Found, source: str, target: str, expected: set[str]) -> None:
+    assert found(source, target) == expected
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({"size": (5, 4)}, {"not_square"}),
+        ({"mode": "RGBA"}, {"not_rgb"}),
+        ({"mode": "L"}, {"not_rgb"}),
+        ({"mask": None}, {"no_mask"}),
+        ({"mask": np.ones((4, 4), bool)}, {"full_mask"}),
+        ({"mask": np.zeros((4, 4), bool)}, {"empty_mask"}),
+    ],
+)
+def test_quirks_of_images_and_masks(found: Found, properties: dict, expected: set[str]) -> None:
+    assert found("a cat", "a dog", **properties) == expected
+
+
+def test_the_command_prints_and_writes_the_audit_of_the_configured_data_set(tmp_path: Path) -> None:
+    write_shapes(tmp_path / "shapes", per_type=2)
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(
+            "config",
+            [
+                f"dataset.root={tmp_path / 'shapes'}",
+                f"artifacts_dir={tmp_path / 'artifacts'}",
+                f"results_dir={tmp_path / 'results'}",
+                "name=audit",
+            ],
+        )
+    console = Console(file=io.StringIO(), record=True, width=160)
+    assert audit_command(cfg, console) == 0
+    assert "Quirks of the reference in 20 samples" in console.export_text()
+    written = pd.read_csv(tmp_path / "results" / "audit" / "audit.csv")
+    assert list(written["quirk"]) == [quirk.label for quirk in QUIRKS.values()]
+    assert written["n"].between(0, 20).all()
+    assert written["n"].sum() > 0
+
+
+def test_a_model_without_tokenizers_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"tokenizers of .* do not load.*model\.id"):
+        load_tokenizers(tmp_path)

@@ -1,0 +1,93 @@
+"""Every file of the configuration tree composes, and what it names can be made."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from piebench_masks.cli import CONF
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.run import Run
+
+GROUPS = sorted(
+    (folder.name, option.stem)
+    for folder in Path(CONF).iterdir()
+    if folder.is_dir()
+    for option in folder.glob("*.yaml")
+)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def targets(node: object) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["_target_"]] if "_target_" in node else []
+        return own + [target for entry in node.values() for target in targets(entry)]
+    return []
+
+
+@pytest.mark.parametrize(("group", "option"), GROUPS)
+def test_every_option_composes_and_names_things_that_exist(
+    group: str, option: str, tmp_path: Path
+) -> None:
+    value = f"[{option}]" if group == "mask" else option
+    places = "results_dir", "dataset.root", "++dataset.source", "++editor.root"
+    cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places))
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    for target in targets(plain):
+        assert callable(get_object(target))
+    run = Run(cfg)
+    assert set(run.methods) == {*cfg.get("mask", {}), *cfg.baselines}
+
+
+def test_the_paper_experiment_is_the_references_protocol() -> None:
+    cfg = composed("experiment=paper", "dataset.root=somewhere")
+    assert list(cfg.mask) == ["ours", "attn_based", "noise_based"]
+    assert [node.threshold for node in cfg.mask.values()] == [0.7, 0.6, 3.0]
+    assert (cfg.compat, cfg.noise_dtype, cfg.seed, cfg.strength) == (
+        "reference",
+        "float16",
+        8128,
+        0.5,
+    )
+    assert (cfg.editor.steps, cfg.editor.w, cfg.thresholds) == (4, 1.5, "one")
+    assert (cfg.model.id, cfg.dataset.load.border) == ("stabilityai/sdxl-turbo", 1)
+
+
+def test_a_methods_threshold_and_sweep_can_be_overridden() -> None:
+    run = Run(composed("mask=[ours]", "mask.ours.threshold=0.25", "mask.ours.sweep=[0,0.5,3]"))
+    assert run.methods["ours"].threshold == 0.25
+    assert run.methods["ours"].thresholds == [0.0, 0.25, 0.5]
+
+
+def test_a_method_that_does_not_exist_is_named() -> None:
+    with pytest.raises(BenchmarkError, match=r"mask\.ours does not describe a map method"):
+        _ = Run(composed("mask=[ours]", "mask.ours.method=nowhere.OURS")).methods
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "compat=referense",
+        "sample_mode=foo",
+        "noise_dtype=float64",
+        "overwrite=foo",
+        "thresholds=abc",
+        "thresholds=0",
+        "thresholds=[0.3,high]",
+        "limit=abc",
+        "batch_size=0",
+        "strength=2",
+        "strength=half",
+        "device=gpu",
+        "device=cuda:77",
+    ],
+)
+def test_a_value_that_nothing_could_work_with_is_named_before_anything_runs(wrong: str) -> None:
+    with pytest.raises(BenchmarkError, match=wrong[: wrong.index("=")]):
+        Run(composed(wrong))

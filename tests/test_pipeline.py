@@ -1,0 +1,226 @@
+"""The whole pipeline on the embedded model: what is computed, kept, repeated and reported."""
+
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from rich.console import Console
+
+from piebench_masks.cli import CONF
+from piebench_masks.data.shapes.write import write_shapes
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.pipeline import run_pipeline
+from piebench_masks.run import Run
+from piebench_masks.runner import Failure, Work
+from piebench_masks.stages.edit import Edit
+from piebench_masks.stages.parse import parse
+from piebench_masks.stages.score import edit_scores, mask_scores
+
+Start = Callable[..., tuple[int, str]]
+Scores = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+REPORT = "stages=[parse,masks,edit,score,report]"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten scenes, one of each edit type."""
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    write_shapes(root, per_type=1)
+    return root
+
+
+def configuration(data: Path, folder: Path, overrides: Sequence[str]) -> DictConfig:
+    fixed = {
+        "dataset.root": data,
+        "artifacts_dir": folder / "artifacts",
+        "results_dir": folder / "results",
+        "name": "run",
+        "tracker": "none",
+        "limit": 4,
+        "batch_size": 2,
+        "thresholds": "[0.4,0.6]",
+        "stages": "[parse,masks,edit,score]",
+    }
+    with initialize_config_dir(CONF, version_base="1.3"):
+        return compose("config", [*(f"{k}={v}" for k, v in fixed.items()), *overrides])
+
+
+@pytest.fixture
+def start(data: Path, tmp_path: Path) -> Start:
+    """Run with overrides in a folder of that name: number of failed items, printed text."""
+
+    def run(*overrides: str, at: str = "here", root: Path = data) -> tuple[int, str]:
+        console = Console(file=io.StringIO(), record=True, width=200)
+        cfg = configuration(root, tmp_path / at, overrides)
+        return run_pipeline(cfg, cfg.stages, console), console.export_text()
+
+    return run
+
+
+@pytest.fixture
+def scores(data: Path, tmp_path: Path) -> Scores:
+    """The per-sample rows that a run in the folder of that name has stored."""
+
+    def read(at: str = "here") -> tuple[pd.DataFrame, pd.DataFrame]:
+        run = Run(configuration(data, tmp_path / at, []))
+        samples = parse(run, Console(file=io.StringIO()))
+        return mask_scores(run, samples), edit_scores(run, samples)
+
+    return read
+
+
+def assert_equal(
+    ours: tuple[pd.DataFrame, pd.DataFrame],
+    other: tuple[pd.DataFrame, pd.DataFrame],
+    tolerance: float = 0.0,
+) -> None:
+    for one, two in zip(ours, other, strict=True):
+        keys = ["sample", "method", "threshold"]
+        one, two = (frame.sort_values(keys, ignore_index=True) for frame in (one, two))
+        exact = {"check_exact": True} if tolerance == 0 else {"rtol": tolerance, "atol": tolerance}
+        pd.testing.assert_frame_equal(one, two, **exact)
+
+
+def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
+    start: Start, tmp_path: Path
+) -> None:
+    failed, text = start(REPORT)
+    folder = tmp_path / "here" / "results" / "run"
+    assert failed == 0
+    assert "Dice ↑ by edit type" in text
+    for name in (
+        "report.html",
+        "gallery.png",
+        "config.yaml",
+        "pareto.svg",
+        "pareto.pdf",
+        "dice.png",
+        "tables/dice_by_edit_type.tex",
+        "tables/editing.md",
+        "tables/mask_methods.csv",
+        "tables/thresholds.csv",
+        "tables/published_dice.md",
+        "tables/published_editing.md",
+        "tables/published_pareto.md",
+    ):
+        assert (folder / name).stat().st_size > 0, name
+    assert text.count("The comparison is VOID") == 3 and "not PIE-Bench v1" in text
+    how = json.loads((folder / "provenance.json").read_text())
+    assert how["versions"]["torch"] and how["samples"] == 4
+    edits = pd.read_parquet(folder / "edit_scores.parquet")
+    # 4 samples: without a mask, four methods at two thresholds, five baselines
+    assert len(edits) == 4 * (1 + 4 * 2 + 5)
+    assert edits["clip_shapes_whole"].notna().all()
+
+
+def test_running_again_computes_nothing_and_says_so(start: Start, scores: Scores) -> None:
+    start()
+    before = scores()
+    _, text = start()
+    assert "0 items computed" in text and "0 U-Net rows" in text
+    assert text.count("nothing to compute") == 5
+    assert_equal(before, scores())
+
+
+def test_an_interrupted_run_goes_on_to_the_very_same_scores(
+    start: Start, scores: Scores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(at="undisturbed")
+    compute, batches = Edit.compute, []
+
+    def interrupted(self: Edit, batch: Sequence[Work]) -> list[Failure]:
+        batches.append(batch)
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return compute(self, batch)
+
+    monkeypatch.setattr(Edit, "compute", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start(at="interrupted")
+    monkeypatch.undo()
+    start(at="interrupted")
+    assert_equal(scores("undisturbed"), scores("interrupted"))
+
+
+def test_batch_size_and_worker_processes_change_no_score(start: Start, scores: Scores) -> None:
+    start("threads=1", at="one")
+    start("threads=1", "batch_size=3", at="batches")
+    assert_equal(scores("one"), scores("batches"))
+    start("threads=1", "devices=[cpu,cpu]", at="workers")
+    assert_equal(scores("one"), scores("workers"))
+
+
+def test_a_method_added_later_reuses_what_is_there(start: Start, scores: Scores) -> None:
+    start("mask=[ours]", "baselines=[]", at="grown")
+    _, text = start(at="grown")
+    assert "0 VAE encodes" in text
+    start(at="at once")
+    assert_equal(scores("grown"), scores("at once"))
+
+
+def test_a_sample_that_fails_is_reported_and_stops_no_other(
+    start: Start, data: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(data, broken)
+    for at in ("here", "strict"):
+        start("stages=[parse]", root=broken, at=at)
+    victim, entry = next(iter(json.loads((broken / "mapping_file.json").read_text()).items()))
+    image = broken / "annotation_images" / entry["image_path"]
+    times = image.stat()
+    image.write_bytes(b"\0" * times.st_size)
+    os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if the disk had gone bad
+    failed, _ = start("fail_on_error=false", REPORT, root=broken)
+    folder = tmp_path / "here" / "results" / "run"
+    lines = (folder / "failures.jsonl").read_text().splitlines()
+    assert failed == len(lines) > 0
+    assert {json.loads(line)["sample_id"] for line in lines} == {victim}
+    assert entry["image_path"] in json.loads(lines[0])["reason"]
+    assert pd.read_parquet(folder / "mask_scores.parquet")["sample"].nunique() == 3
+    with pytest.raises(BenchmarkError, match="fail_on_error=True"):
+        start("fail_on_error=true", root=broken, at="strict")
+
+
+def test_a_dry_run_computes_and_writes_nothing(start: Start, tmp_path: Path) -> None:
+    start("stages=[parse]")
+    before = sorted(tmp_path.rglob("*"))
+    _, text = start("dry_run=true")
+    assert "nothing is computed" in text and "36 maps" in text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_there_is_kept_or_refused_as_asked(start: Start) -> None:
+    with pytest.raises(BenchmarkError, match="overwrite=only-cache"):
+        start("overwrite=only-cache")
+    start("stages=[parse,masks]", "mask=[]", "baselines=[full]")
+    with pytest.raises(BenchmarkError, match="overwrite=never"):
+        start("stages=[parse,masks]", "mask=[]", "baselines=[full,empty]", "overwrite=never")
+    _, text = start("stages=[parse,masks]", "mask=[]", "baselines=[full]", "overwrite=always")
+    assert "4 items computed" in text
+
+
+def test_a_damaged_artifact_is_computed_again(start: Start, scores: Scores, tmp_path: Path) -> None:
+    start()
+    before = scores()
+    artifacts = tmp_path / "here" / "artifacts"
+    torn = next(artifacts.glob("masks/*/*.safetensors"))
+    torn.write_bytes(torn.read_bytes()[:-7])
+    flipped = next(artifacts.glob("latents/*/*.safetensors"))
+    flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")
+    failed, text = start()
+    assert failed == 0 and "1 items computed" in text
+    assert_equal(before, scores())
+
+
+def test_a_missing_setting_and_an_unknown_stage_are_named(start: Start) -> None:
+    with pytest.raises(BenchmarkError, match=r"dataset\.root must be set"):
+        start("dataset=pie_bench", "dataset.root=???")
+    with pytest.raises(BenchmarkError, match="stages: paint unknown"):
+        start("stages=[paint]")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 
 
 def test_every_block_has_the_same_size_and_every_row_comes_back_once() -> None:
@@ -15,7 +15,7 @@ def test_every_block_has_the_same_size_and_every_row_comes_back_once() -> None:
         return 2 * block
 
     rows = torch.arange(10.0)[:, None]
-    assert torch.equal(map_rows(double, rows, rows=4), 2 * rows)
+    assert torch.equal(Blocks(4).map(double, rows), 2 * rows)
     assert sizes == [4, 4, 4]
 
 
@@ -29,8 +29,11 @@ def test_out_of_memory_halves_the_block_and_loses_no_row() -> None:
         return block
 
     rows = torch.arange(7.0)[:, None]
-    assert torch.equal(map_rows(small_only, rows, rows=8), rows)
+    blocks = Blocks(8)
+    assert torch.equal(blocks.map(small_only, rows), rows)
     assert sizes[:3] == [8, 4, 2] and set(sizes[2:]) == {2}
+    blocks.map(small_only, rows)
+    assert set(sizes[2:]) == {2}, "what was too large once is not tried again"
 
 
 def test_out_of_memory_at_one_row_is_raised() -> None:
@@ -38,4 +41,4 @@ def test_out_of_memory_at_one_row_is_raised() -> None:
         raise torch.OutOfMemoryError
 
     with pytest.raises(torch.OutOfMemoryError):
-        map_rows(never, torch.ones(3, 1), rows=2)
+        Blocks(2).map(never, torch.ones(3, 1))

@@ -12,14 +12,16 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
+from torch import Tensor
 
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
-from piebench_masks.runner import Failure, Work
+from piebench_masks.runner import Batch
 from piebench_masks.stages.edit import Edit
+from piebench_masks.stages.latents import Source
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score import edit_scores, mask_scores
 
@@ -135,11 +137,11 @@ def test_an_interrupted_run_goes_on_to_the_very_same_scores(
     start(at="undisturbed")
     compute, batches = Edit.compute, []
 
-    def interrupted(self: Edit, batch: Sequence[Work]) -> list[Failure]:
+    def interrupted(self: Edit, batch: Batch, loaded: list[Source]) -> Tensor:
         batches.append(batch)
         if len(batches) == 2:
             raise KeyboardInterrupt
-        return compute(self, batch)
+        return compute(self, batch, loaded)
 
     monkeypatch.setattr(Edit, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):

@@ -11,28 +11,36 @@ import torch
 from torch import Tensor
 
 
-def map_rows(function: Callable[..., Tensor], *tensors: Tensor, rows: int) -> Tensor:
-    """Apply ``function`` to blocks of exactly ``rows`` rows and concatenate what it returns.
+class Blocks:
+    """Blocks of ``rows`` rows for one network, which out-of-memory errors halve for good."""
 
-    tensors: each [N, ...], N >= 1; ``function`` gets [rows, ...] slices of all of them and returns
-    [rows, ...]. The last block is padded by repeating its last row; the padding is cut off again.
-    On an out-of-memory error the block size is halved and the block tried again, down to one row,
-    where the error is raised.
-    """
-    total = tensors[0].shape[0]
-    done: list[Tensor] = []
-    start = 0
-    while start < total:
-        stop = min(start + rows, total)
-        index = torch.arange(start, start + rows).clamp_(max=stop - 1)
-        try:
-            block = function(*(tensor[index.to(tensor.device)] for tensor in tensors))
-        except torch.OutOfMemoryError:
-            if rows == 1:
-                raise
-            rows //= 2
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+
+    def map(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """Apply ``function`` to blocks of exactly ``rows`` rows, concatenate what it returns.
+
+        tensors: each [N, ...], N >= 1; ``function`` gets [rows, ...] slices of all of them and
+        returns [rows, ...]. The last block is padded by repeating its last row; the padding is cut
+        off again. On an out-of-memory error ``rows`` is halved and the block tried again, down to
+        one row, where the error is raised.
+        """
+        total = tensors[0].shape[0]
+        done: list[Tensor] = []
+        start = 0
+        while start < total:
+            stop = min(start + self.rows, total)
+            index = torch.arange(start, start + self.rows).clamp_(max=stop - 1)
+            try:
+                block = function(*(tensor[index.to(tensor.device)] for tensor in tensors))
+            except torch.OutOfMemoryError:
+                if self.rows == 1:
+                    raise
+                self.rows //= 2
+            else:
+                done.append(block[: stop - start])
+                start = stop
+                continue
+            # Outside the handler: the error's traceback holds the failed block's tensors.
             torch.cuda.empty_cache()
-            continue
-        done.append(block[: stop - start])
-        start = stop
-    return torch.cat(done)
+        return torch.cat(done)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from omegaconf import DictConfig
 from rich.console import Console
@@ -11,7 +11,7 @@ from rich.table import Table
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.local import in_process, on_devices
 from piebench_masks.run import Run
-from piebench_masks.runner import Outcome, Stage, Work, run_stage
+from piebench_masks.runner import Outcome, Stage, run_stage
 from piebench_masks.stages import STAGES
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
@@ -42,22 +42,20 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
         console.print(_plan(stages))
         return 0
 
-    def execute(stage: Stage, batches: Sequence[Sequence[Work]]) -> Iterator[Outcome]:
-        return on_devices(stage, cfg, batches) if cfg.devices else in_process(stage, run, batches)
-
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
-    for stage in stages:
-        total.add(
-            run_stage(
-                stage,
-                execute,
-                batch_size=cfg.batch_size,
-                overwrite=run.overwrite,
-                fail_on_error=cfg.fail_on_error,
-                console=console,
+    with on_devices(cfg) if cfg.devices else in_process(run) as executor:
+        for stage in stages:
+            total.add(
+                run_stage(
+                    stage,
+                    executor,
+                    batch_size=cfg.batch_size,
+                    overwrite=run.overwrite,
+                    fail_on_error=cfg.fail_on_error,
+                    console=console,
+                )
             )
-        )
     console.print(_summary(total, time.monotonic() - started), soft_wrap=True)
     if "report" in names:
         report(run, samples, total, console)

@@ -86,6 +86,7 @@ class Run:
             device=self.device,
             rows=model.rows,
             map_size=model.map_size,
+            compiled=model.compile,
         )
 
     def counts(self) -> Counter[str]:

@@ -5,9 +5,11 @@ Knows no stage's content; the executor decides where a batch is computed.
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import starmap
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -28,6 +30,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.store import Overwrite
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,18 @@ class Failure:
     reason: str
 
 
+Batch = Sequence[Work]
+
+
 class Stage(Protocol):
     """A step whose results are one artifact per sample and item.
 
     ``pending`` lists what is missing (``everything``: all there is). Before the first batch a
     process calls ``prepare``, which loads the networks: what fails there fails for every item and
-    ends the run. ``compute`` makes and stores the results of one batch and returns the items of it
-    that failed; ``finish`` follows the last batch of all processes.
+    ends the run. A batch is then read from files (``load``), computed (``compute``, of what was
+    loaded) and written (``store``, of what was computed), which returns the items that failed;
+    ``load`` and ``store`` run on other threads, beside the computing of other batches. ``finish``
+    follows the last batch of all processes.
     """
 
     name: str
@@ -62,7 +70,9 @@ class Stage(Protocol):
 
     def prepare(self) -> None: ...
     def pending(self, *, everything: bool = False) -> list[Work]: ...
-    def compute(self, batch: Sequence[Work]) -> list[Failure]: ...
+    def load(self, batch: Batch) -> Any: ...
+    def compute(self, batch: Batch, loaded: Any) -> Any: ...
+    def store(self, batch: Batch, computed: Any) -> list[Failure]: ...
     def finish(self) -> None: ...
 
 
@@ -80,33 +90,69 @@ class Outcome:
         self.counts += other.counts
 
 
-Executor = Callable[[Stage, Sequence[Sequence[Work]]], Iterator[Outcome]]
+Executor = Callable[[Stage, Sequence[Batch]], Iterator[Outcome]]
 """Computes batches of a stage, anywhere and in any order."""
 
 
-def compute_resiliently(
-    stage: Stage, batch: Sequence[Work], counts: Callable[[], Counter[str]]
-) -> Outcome:
-    """One batch; where it raises, its samples one by one, so that only the guilty one fails."""
-    before = counts()
-    failures = _compute(stage, batch)
-    items = sum(len(work.todo) for work in batch)
-    return Outcome(items, failures, counts() - before)
+def run_batches(
+    stage: Stage, batches: Iterable[Batch], counts: Callable[[], Counter[str]]
+) -> Iterator[Outcome]:
+    """The batches' outcomes, in order; one is computed while the next is loaded and the one before
+    is stored.
+
+    Where a batch raises, its samples are tried one by one, so that only the guilty one fails.
+    """
+    with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as storer:
+
+        def load(batch: Batch) -> tuple[Batch, Future[Any]]:
+            return batch, loader.submit(stage.load, batch)
+
+        def compute(batch: Batch, loaded: Future[Any]) -> tuple[Batch, Counter[str], Future[Any]]:
+            before = counts()
+            try:
+                computed = stage.compute(batch, loaded.result())
+                storing = storer.submit(stage.store, batch, computed)
+            except Exception as error:
+                storing = Future()
+                storing.set_exception(error)
+            return batch, counts() - before, storing
+
+        loading = _one_ahead(map(load, batches))
+        for batch, counted, storing in _one_ahead(starmap(compute, loading)):
+            before = counts()
+            try:
+                failures = storing.result()
+            except Exception as error:
+                failures = _one_by_one(stage, batch, error)
+            items = sum(len(work.todo) for work in batch)
+            yield Outcome(items, failures, counted + (counts() - before))
 
 
-def _compute(stage: Stage, batch: Sequence[Work]) -> list[Failure]:
-    try:
-        return stage.compute(batch)
-    except Exception as error:
-        if len(batch) > 1:
-            return [failure for work in batch for failure in _compute(stage, [work])]
-        log.debug("%s of sample %s failed", stage.name, batch[0].sample.id, exc_info=True)
-        reason = (
-            str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"
-        )
+def _one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each given out when the one after it has been made."""
+    iterator = iter(items)
+    for item in iterator:
+        for following in iterator:
+            yield item
+            item = following
+        yield item
+
+
+def _one_by_one(stage: Stage, batch: Batch, error: Exception) -> list[Failure]:
+    if len(batch) == 1:
+        log.debug("%s of sample %s failed", stage.name, batch[0].sample.id, exc_info=error)
+        known = isinstance(error, BenchmarkError)
+        reason = str(error) if known else f"{type(error).__name__}: {error}"
         return [
             Failure(stage.name, batch[0].sample.id, str(item), reason) for item in batch[0].todo
         ]
+    failures = []
+    for work in batch:
+        try:
+            failures += stage.store([work], stage.compute([work], stage.load([work])))
+        except Exception as own:
+            failures += _one_by_one(stage, [work], own)
+    return failures
 
 
 def run_stage(
@@ -171,10 +217,10 @@ def _allowed_failures(fail_on_error: bool | float, total: int) -> float:
 
 
 class RateColumn(ProgressColumn):
-    """Items per second."""
+    """Items per second since the start: they come in batches, so the last ones say little."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.finished_speed or task.speed or 0:.1f}/s")
+        return Text(f"{task.completed / task.elapsed if task.elapsed else 0:.1f}/s")
 
 
 def _progress(console: Console) -> Progress:

@@ -15,9 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.attention import AttentionRecorder, RecordingProcessor
 from piebench_masks.errors import BenchmarkError
+
+KEPT_PROMPTS = 1024
+"""So many prompts' embeddings are kept in memory, 0.3 GB of SDXL's in half precision."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +64,15 @@ class Backbone:
     prompt_encodes.
     """
 
-    def __init__(self, pipeline: Any, *, device: torch.device, rows: int, map_size: int) -> None:
+    def __init__(
+        self, pipeline: Any, *, device: torch.device, rows: int, map_size: int, compiled: bool
+    ) -> None:
         from diffusers import DDPMScheduler
 
-        self._unet = pipeline.unet.to(device).eval().requires_grad_(False)
-        self._vae = pipeline.vae.to(device).eval().requires_grad_(False)
+        # Tensor cores want a picture's channels side by side.
+        order = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._unet = pipeline.unet.to(device, memory_format=order).eval().requires_grad_(False)
+        self._vae = pipeline.vae.to(device, memory_format=order).eval().requires_grad_(False)
         self._tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
         self._text_encoders = tuple(
             encoder.to(device).eval().requires_grad_(False)
@@ -74,8 +81,12 @@ class Backbone:
         self._unet.set_attn_processor(
             {name: RecordingProcessor(own) for name, own in self._unet.attn_processors.items()}
         )
-        self._rows = rows
-        self._vae_rows = max(1, rows // 4)  # full-size pictures are far larger than latents
+        if compiled:
+            self._unet.compile_repeated_blocks()
+        self._unet_blocks, self._text_blocks = Blocks(rows), Blocks(rows)
+        # Full-size pictures are far larger than latents.
+        self._encode_blocks, self._decode_blocks = (Blocks(max(1, rows // 4)) for _ in range(2))
+        self._texts: dict[tuple[str, frozenset[int]], Tensor] = {}
         self.device = device
         self.dtype: torch.dtype = self._unet.dtype
         self.map_size = map_size
@@ -99,11 +110,12 @@ class Backbone:
         device: torch.device | str = "cpu",
         rows: int = 8,
         map_size: int = 16,
+        compiled: bool = False,
     ) -> "Backbone":
         """Load a diffusers folder. The VAE has its own precision: SDXL's overflows in float16.
 
         rows: U-Net rows in one block; map_size: side of the attention layers that maps are read
-        from. Raises BenchmarkError.
+        from; compiled: torch.compile the transformer blocks. Raises BenchmarkError.
         """
         from diffusers import StableDiffusionXLPipeline
 
@@ -128,7 +140,8 @@ class Backbone:
                 f"the diffusion model in {folder} does not load with variant={variant}: {error}; "
                 f"give {wanted}, with the weights of that variant as safetensors"
             ) from error
-        return cls(pipeline, device=torch.device(device), rows=rows, map_size=map_size)
+        where = torch.device(device)
+        return cls(pipeline, device=where, rows=rows, map_size=map_size, compiled=compiled)
 
     def tokenize(self, prompt: str) -> list[int]:
         """The first tokenizer's ids, with BOS and EOS, neither padded nor truncated."""
@@ -144,7 +157,7 @@ class Backbone:
             return torch.stack([latent.mean, latent.std], dim=1).float()
 
         self.counts["vae_encodes"] += len(images)
-        moments = map_rows(encode, images, rows=self._vae_rows) * self._vae.config.scaling_factor
+        moments = self._encode_blocks.map(encode, images) * self._vae.config.scaling_factor
         return Posterior(*moments.unbind(dim=1))
 
     @torch.inference_mode()
@@ -158,7 +171,7 @@ class Backbone:
             return levels.round().to(torch.uint8).cpu()
 
         self.counts["vae_decodes"] += len(latents)
-        return map_rows(decode, latents, rows=self._vae_rows)
+        return self._decode_blocks.map(decode, latents)
 
     @torch.inference_mode()
     def encode_prompts(
@@ -168,17 +181,27 @@ class Backbone:
 
         ablate: for each prompt the token ids whose embedding is zeroed, at every position where
         they occur and, as in the reference, by the same ids in both encoders although '!' and the
-        padding have other ids in the second.
+        padding have other ids in the second. Equal ones are encoded once.
         """
-        dropped = [
-            torch.tensor(list(ids), dtype=torch.long) for ids in ablate or [()] * len(prompts)
-        ]
+        ablated = ablate or [()] * len(prompts)
+        texts = [(text, frozenset(ids)) for text, ids in zip(prompts, ablated, strict=True)]
+        if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+            self._texts |= zip(new, self._encode_texts(new), strict=True)
+        encoded = torch.stack([self._texts[text] for text in texts]).to(self.device)
+        for text in list(self._texts)[:-KEPT_PROMPTS]:
+            del self._texts[text]
+        shape = (self.max_tokens, self._unet.config.cross_attention_dim)
+        hidden_size = shape[0] * shape[1]
+        return Conditioning(encoded[:, :hidden_size].unflatten(1, shape), encoded[:, hidden_size:])
+
+    def _encode_texts(self, texts: Sequence[tuple[str, frozenset[int]]]) -> Tensor:
+        """Hidden states, flat, and pooled embedding of prompts with ablated ids: [B, L D + P]."""
+        prompts = [prompt for prompt, _ in texts]
         token_ids = [
-            tokenizer(
-                list(prompts), padding="max_length", truncation=True, return_tensors="pt"
-            ).input_ids
+            tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt").input_ids
             for tokenizer in self._tokenizers
         ]
+        dropped = [torch.tensor(sorted(ids), dtype=torch.long) for _, ids in texts]
         zeroed = [
             torch.stack([torch.isin(row, ids) for row, ids in zip(rows, dropped, strict=True)])
             for rows in token_ids
@@ -193,11 +216,8 @@ class Backbone:
             # The second encoder's pooled embedding rides along: a block is one tensor.
             return torch.cat([torch.cat(hidden, dim=-1).flatten(1), output.text_embeds], dim=1)
 
-        self.counts["prompt_encodes"] += len(prompts)
-        encoded = map_rows(encode, *token_ids, *zeroed, rows=self._rows)
-        shape = (self.max_tokens, self._unet.config.cross_attention_dim)
-        hidden_size = shape[0] * shape[1]
-        return Conditioning(encoded[:, :hidden_size].unflatten(1, shape), encoded[:, hidden_size:])
+        self.counts["prompt_encodes"] += len(texts)
+        return self._text_blocks.map(encode, *token_ids, *zeroed).cpu()
 
     @torch.inference_mode()
     def predict_noise(
@@ -230,14 +250,13 @@ class Backbone:
 
         self.counts["unet_rows"] += len(latents)
         index = torch.arange(len(latents), device=self.device)
-        return map_rows(
+        return self._unet_blocks.map(
             predict,
             index,
             latents,
             timesteps,
             conditioning.hidden,
             conditioning.pooled,
-            rows=self._rows,
         )
 
 

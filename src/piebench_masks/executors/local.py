@@ -1,93 +1,156 @@
 """Batches on this machine: in this process, or in one worker process per device.
 
-A worker loads the models once and takes batches as it gets free. Where one dies, its batch goes
-back to the others and it is started again.
+A worker loads the models once, for all stages, and is sent batches as it gets on. Where one dies,
+its batches go back to the queue and it is started again. Knows no stage's content.
 """
 
 import logging
+import os
+import signal
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run
-from piebench_masks.runner import Outcome, Stage, Work, compute_resiliently
+from piebench_masks.runner import Batch, Executor, Outcome, Stage, run_batches
 from piebench_masks.stages import stage_of
 
 log = logging.getLogger(__name__)
-Batch = Sequence[Work]
 RESTARTS = 3
 """How many dead workers are replaced before the run gives up."""
+SENT_AHEAD = 3
+"""Batches at a worker: one is loaded, one computed, one stored."""
 
 
-def in_process(stage: Stage, run: Run, batches: Sequence[Batch]) -> Iterator[Outcome]:
-    stage.prepare()
-    for batch in batches:
-        yield compute_resiliently(stage, batch, run.counts)
+@contextmanager
+def in_process(run: Run) -> Iterator[Executor]:
+    def execute(stage: Stage, batches: Sequence[Batch]) -> Iterator[Outcome]:
+        stage.prepare()
+        return run_batches(stage, batches, run.counts)
+
+    yield execute
 
 
-def on_devices(stage: Stage, cfg: DictConfig, batches: Sequence[Batch]) -> Iterator[Outcome]:
-    """Yields outcomes as they come; raises BenchmarkError if workers keep dying."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+@contextmanager
+def on_devices(cfg: DictConfig) -> Iterator[Executor]:
+    """One process for each of ``cfg.devices``; BenchmarkError if they keep dying."""
+    plain: Any = OmegaConf.to_container(cfg, resolve=True)
     devices = [f"cuda:{d}" if isinstance(d, int) else str(d) for d in cfg.devices]
-    queue = list(reversed(batches))
-    workers = [_start_worker(plain, device) for device in devices]
-    running: dict[Future[Outcome], tuple[int, Batch]] = {}
+    # More threads than cores make every one of them slow.
+    plain["threads"] = cfg.threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
+    workers: list[_Worker] = []
     deaths = 0
-    try:
-        while queue or running:
-            busy = {number for number, _ in running.values()}
-            for number in range(len(workers)):
-                if number not in busy and queue:
-                    batch = queue.pop()
-                    future = workers[number].submit(_compute_in_worker, stage.name, batch)
-                    running[future] = (number, batch)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                number, batch = running.pop(future)
+
+    def execute(stage: Stage, batches: Sequence[Batch]) -> Iterator[Outcome]:
+        nonlocal deaths
+        queue = deque(batches)
+        if not workers:  # nothing is started for a run that has nothing to compute
+            workers.extend(_Worker(plain, device) for device in devices)
+        while queue or any(worker.batches for worker in workers):
+            for worker in workers:
+                worker.feed(stage.name, queue)
+            answered = wait([worker.connection for worker in workers if worker.batches])
+            for worker in [worker for worker in workers if worker.connection in answered]:
                 try:
-                    yield future.result()
-                except BrokenProcessPool as error:
+                    outcome = worker.outcome()
+                except (EOFError, ConnectionError) as error:
                     deaths += 1
-                    log.warning("the worker on %s died; its batch is taken over", devices[number])
+                    log.warning("the worker on %s died; its batches are redone", worker.device)
                     if deaths > RESTARTS:
                         raise BenchmarkError(
-                            f"Workers died {deaths} times, the last on {devices[number]} (killed, "
+                            f"Workers died {deaths} times, the last on {worker.device} (killed, "
                             "or out of memory?). Lower batch_size or model.rows, or leave the "
                             "device out of devices. Finished items are kept."
                         ) from error
-                    queue.append(batch)
-                    workers[number] = _start_worker(plain, devices[number])
+                    queue.extendleft(reversed(worker.batches))
+                    worker.restart()
+                else:
+                    yield outcome
+
+    try:
+        yield execute
     finally:
         for worker in workers:
-            worker.shutdown(wait=False, cancel_futures=True)
+            worker.stop()
 
 
-def _start_worker(plain: Any, device: str) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        max_workers=1,
-        mp_context=get_context("spawn"),
-        initializer=_enter_worker,
-        initargs=(plain, device),
-    )
+class _Worker:
+    """A process on one device, and the batches that it has been sent and not answered."""
+
+    def __init__(self, plain: Any, device: str) -> None:
+        self.plain, self.device = plain, device
+        self.restart()
+
+    def restart(self) -> None:
+        context = get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.batches: deque[Batch] = deque()
+        self.stage: str | None = None
+        # Daemons are ended with their parent, however that ends in an orderly way.
+        self.process = context.Process(
+            target=_serve, args=(theirs, self.plain, self.device), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def feed(self, stage: str, queue: deque[Batch]) -> None:
+        """Send batches until it has enough of them; if there are no more, that is said."""
+        try:
+            while queue and len(self.batches) < SENT_AHEAD:
+                self.batches.append(queue.popleft())
+                if self.stage is None:
+                    self.connection.send(stage)
+                    self.stage = stage
+                self.connection.send(self.batches[-1])
+            if not queue and self.stage is not None:
+                self.connection.send(None)
+                self.stage = None
+        except ConnectionError:
+            pass  # reading from it says so as well, where it is dealt with
+
+    def outcome(self) -> Outcome:
+        """The next answer; EOFError or ConnectionError from the dead, else its own error."""
+        answer = self.connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        self.batches.popleft()
+        return answer
+
+    def stop(self) -> None:
+        """At once: what is being written appears under its name when it is complete."""
+        self.connection.close()
+        self.process.terminate()
+        self.process.join()
 
 
-_worker: dict[str, Any] = {}
-"""All that a worker process keeps between batches: its run, and the stage it works on."""
+def _serve(connection: Connection, plain: Any, device: str) -> None:
+    """A worker's life: for every stage its name, batches, and None after the last of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process is interrupted, and ends this
+    inbox: Queue[Any] = Queue()
 
+    def receive() -> None:
+        """Always, so that the main process never waits for this one to take what it sends."""
+        try:
+            while True:
+                inbox.put(connection.recv())
+        except (EOFError, OSError):
+            os._exit(1)  # the main process has gone
 
-def _enter_worker(plain: Any, device: str) -> None:
-    _worker["run"] = Run(OmegaConf.create(plain), device)
-
-
-def _compute_in_worker(stage_name: str, batch: Batch) -> Outcome:
-    run = _worker["run"]
-    if "stage" not in _worker or _worker["stage"].name != stage_name:
-        _worker["stage"] = stage_of(stage_name, run, ())
-        _worker["stage"].prepare()
-    stage = _worker["stage"]
-    return compute_resiliently(stage, batch, run.counts)
+    Thread(target=receive, daemon=True).start()
+    try:
+        run = Run(OmegaConf.create(plain), device)
+        while True:
+            stage = stage_of(inbox.get(), run, ())
+            stage.prepare()
+            for outcome in run_batches(stage, iter(inbox.get, None), run.counts):
+                connection.send(outcome)
+    except Exception as error:
+        connection.send(error)

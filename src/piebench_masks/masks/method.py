@@ -73,6 +73,10 @@ class MapMethod:
         return np.linspace(*self.sweep).round(6).tolist()
 
 
+SoftMaps = dict[str, list[Tensor | BenchmarkError]]
+"""For each method one map [g, g] a sample, or why there is none."""
+
+
 @torch.inference_mode()
 def soft_maps(
     backbone: Backbone,
@@ -89,7 +93,7 @@ def soft_maps(
     compat: Compat = "exact",
     annotations: Sequence[Tensor | None] | None = None,
     sample_ids: Sequence[str] | None = None,
-) -> dict[str, list[Tensor | BenchmarkError]]:
+) -> SoftMaps:
     """Every method's soft map of every sample, float32 [g, g] on the CPU (METHODS.md, section 2).
 
     posterior, prompts, annotations (bool [H, W]) and sample_ids (which seed the random baseline):

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 
 PARTS: dict[str, str] = {"": "", "_unedit_part": " outside", "_edit_part": " inside"}
 """Suffix of a column's name -> suffix of its label: whole image, background, edited part."""
@@ -42,8 +42,7 @@ def score_parts(
     score: Callable[[Tensor, Tensor], Tensor],
     parts: Sequence[str],
     variants: int,
-    *,
-    rows: int,
+    blocks: Blocks,
 ) -> dict[str, np.ndarray]:
     """Every variant on every part in one batched pass: float64 [variants] for ``name`` + suffix.
 
@@ -51,6 +50,6 @@ def score_parts(
     that are not in ``parts`` are NaN.
     """
     part, variant = torch.cartesian_prod(torch.arange(len(parts)), torch.arange(variants)).unbind(1)
-    scores = map_rows(score, variant, part, rows=rows).double().cpu().numpy()
+    scores = blocks.map(score, variant, part).double().cpu().numpy()
     found = dict(zip(parts, scores.reshape(len(parts), variants), strict=True))
     return {f"{name}{suffix}": found.get(suffix, np.full(variants, np.nan)) for suffix in PARTS}

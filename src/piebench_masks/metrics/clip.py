@@ -4,6 +4,7 @@ Any model that open_clip can name or find in a folder. Knows no store.
 """
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import open_clip
@@ -12,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
@@ -38,7 +39,7 @@ class Clip:
         device: str | torch.device = "cpu",
         rows: int = 8,
     ) -> None:
-        self.name, self.device, self.rows = name, torch.device(device), rows
+        self.name, self.device, self.blocks = name, torch.device(device), Blocks(rows)
         with loading(
             f"The CLIP model of '{name}'",
             where=f"{model}, weights {pretrained or 'beside its config'}, through open_clip",
@@ -81,11 +82,11 @@ class Clip:
 
         Resizing happens in Pillow, as where the published figures were made.
         """
-        pixels = torch.stack([self.preprocess(Image.fromarray(image)) for image in images])
-        return map_rows(
+        with ThreadPoolExecutor() as pool:
+            pixels = list(pool.map(self.preprocess, map(Image.fromarray, images)))
+        return self.blocks.map(
             lambda block: F.normalize(self.model.encode_image(block.to(self.device)), dim=-1),
-            pixels,
-            rows=self.rows,
+            torch.stack(pixels),
         )
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
@@ -95,8 +96,7 @@ class Clip:
         that is what the model reads a prompt by, its score says nothing about the prompt.
         """
         whole = self.tokenizer(list(prompts), context_length=LONGEST_PROMPT)
-        return map_rows(
+        return self.blocks.map(
             lambda block: F.normalize(self.model.encode_text(block.to(self.device)), dim=-1),
             whole[:, : self.tokenizer.context_length],
-            rows=self.rows,
         )

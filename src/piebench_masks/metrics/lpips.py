@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from piebench_masks.batching import Blocks
 from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import HEADLINE, PARTS, EditCase, score_parts
 from piebench_masks.metrics.column import Column
@@ -35,7 +36,7 @@ class Lpips:
         device: str | torch.device = "cpu",
         rows: int = 8,
     ) -> None:
-        self.name, self.device, self.rows = name, torch.device(device), rows
+        self.name, self.device, self.blocks = name, torch.device(device), Blocks(rows)
         with loading(
             f"The SqueezeNet 1.1 backbone of '{name}'",
             where=str(
@@ -78,7 +79,7 @@ class Lpips:
                 total += difference.sum(dim=1).mean(dim=(1, 2))
             return total
 
-        return score_parts(self.name, distances, list(parts), len(edited), rows=self.rows)
+        return score_parts(self.name, distances, list(parts), len(edited), self.blocks)
 
     def _features(self, images: Tensor, masks: Tensor) -> list[Tensor]:
         """Unit-length features of all layers for uint8 [B, H, W, 3] under bool [B, H, W]."""

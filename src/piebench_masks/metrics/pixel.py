@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 from piebench_masks.metrics.case import HEADLINE, PARTS, EditCase
 from piebench_masks.metrics.column import Column
 
@@ -19,10 +19,10 @@ SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
 
 
 class Pixel:
-    """Pixel metrics; SSIM is computed ``rows`` images at a time on ``device``."""
+    """Pixel metrics, computed ``rows`` images at a time on ``device``."""
 
     def __init__(self, *, device: str | torch.device = "cpu", rows: int = 8) -> None:
-        self.device, self.rows = torch.device(device), rows
+        self.device, self.blocks = torch.device(device), Blocks(rows)
         self.columns = {}
         for suffix, where in PARTS.items():
             shown = suffix == HEADLINE
@@ -30,39 +30,45 @@ class Pixel:
             self.columns[f"mse{suffix}"] = Column(f"MSE{where}", "down", 1e4, headline=shown)
             self.columns[f"ssim{suffix}"] = Column(f"SSIM{where}", "up", 1e2, headline=shown)
 
+    @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Score ``edited`` uint8 [V, H, W, 3]; PSNR of an identical part is infinite."""
+        parts = case.parts()
+        masks = torch.from_numpy(np.stack(list(parts.values()))).to(self.device)
+        source = torch.from_numpy(case.source).to(self.device)
+        references = _planes(source[None], masks)[:, None]
+
+        def score(images: Tensor) -> Tensor:
+            """uint8 [rows, H, W, 3] -> MSE and SSIM of every part, float64 [rows, 2, parts]."""
+            images = images.to(self.device)
+            errors = squared_error(images, source)
+            sums = [(errors * mask).sum(dim=(1, 2)).double() for mask in masks]
+            mse = [total / (255.0**2 * source.numel()) for total in sums]
+            similarity = [
+                ssim(_planes(images, mask), reference)
+                for mask, reference in zip(masks, references, strict=True)
+            ]
+            return torch.stack([*mse, *similarity], dim=1).unflatten(1, (2, len(masks)))
+
+        found = self.blocks.map(score, torch.from_numpy(edited)).cpu().numpy()
         values = {name: np.full(len(edited), np.nan) for name in self.columns}
-        errors = squared_error(edited, case.source)
-        for suffix, part in case.parts().items():
-            mse = (errors * part).sum(axis=(-2, -1)) / (255.0**2 * case.source.size)
-            values[f"mse{suffix}"] = mse
+        for number, suffix in enumerate(parts):
+            mse, similarity = found[:, 0, number], found[:, 1, number]
             with np.errstate(divide="ignore"):
-                values[f"psnr{suffix}"] = -10 * np.log10(mse)
-            values[f"ssim{suffix}"] = self._ssim(case.source, edited, part)
+                psnr = -10 * np.log10(mse)
+            values |= {f"mse{suffix}": mse, f"psnr{suffix}": psnr, f"ssim{suffix}": similarity}
         return values
 
-    @torch.inference_mode()
-    def _ssim(self, source: np.ndarray, edited: np.ndarray, part: np.ndarray) -> np.ndarray:
-        mask = torch.from_numpy(part).to(self.device)
 
-        def planes(images: Tensor) -> Tensor:
-            """uint8 [B, H, W, 3] -> the part in [0, 1], [B, 3, H, W]."""
-            return images.to(self.device).movedim(-1, -3) / 255 * mask
-
-        reference = planes(torch.from_numpy(source)[None])
-        result = map_rows(
-            lambda images: ssim(planes(images), reference),
-            torch.from_numpy(edited),
-            rows=self.rows,
-        )
-        return result.double().cpu().numpy()
+def _planes(images: Tensor, mask: Tensor) -> Tensor:
+    """uint8 [B, H, W, 3] under bool [..., H, W] -> [B, 3, H, W] in [0, 1]."""
+    return images.movedim(-1, -3) / 255 * mask[..., None, :, :]
 
 
-def squared_error(images: np.ndarray, other: np.ndarray) -> np.ndarray:
+def squared_error(images: Tensor, other: Tensor) -> Tensor:
     """Exact squared difference of uint8 [..., H, W, 3], summed over colours: int64 [..., H, W]."""
-    difference = images.astype(np.int32) - other
-    return (difference * difference).sum(axis=-1, dtype=np.int64)
+    difference = images.int() - other.int()
+    return (difference * difference).sum(dim=-1)
 
 
 def ssim(images: Tensor, reference: Tensor) -> Tensor:

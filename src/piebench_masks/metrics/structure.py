@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2.functional import normalize, resize
 from transformers import ViTModel
 
-from piebench_masks.batching import map_rows
+from piebench_masks.batching import Blocks
 from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import PARTS, EditCase, score_parts
 from piebench_masks.metrics.column import Column
@@ -37,7 +37,7 @@ class Structure:
         device: str | torch.device = "cpu",
         rows: int = 2,
     ) -> None:
-        self.device, self.rows = torch.device(device), rows
+        self.device, self.blocks = torch.device(device), Blocks(rows)
         self.divisor = {"0..1": 255, "0..255": 1}[input_range]
         with loading(
             "The DINO model of the structure distance",
@@ -69,10 +69,9 @@ class Structure:
         masks = torch.from_numpy(np.stack(list(parts.values()))).to(self.device)
         images = torch.from_numpy(edited).to(self.device)
         source = torch.from_numpy(case.source).to(self.device)
-        reference = map_rows(
+        reference = self.blocks.map(
             lambda mask: self._self_similarity(source.expand(len(mask), -1, -1, -1), mask),
             masks,
-            rows=self.rows,
         )
 
         def distances(image: Tensor, part: Tensor) -> Tensor:
@@ -80,9 +79,7 @@ class Structure:
             similarity = self._self_similarity(images[image], masks[part])
             return ((similarity - reference[part]) ** 2).mean(dim=(1, 2))
 
-        return score_parts(
-            "structure_distance", distances, list(parts), len(edited), rows=self.rows
-        )
+        return score_parts("structure_distance", distances, list(parts), len(edited), self.blocks)
 
     def _self_similarity(self, images: Tensor, masks: Tensor) -> Tensor:
         """Cosine similarity [B, T, T] of all T tokens' keys (class token included)."""

@@ -4,6 +4,7 @@ PIE-Bench has no true targets; the shapes miniature renders them. Knows no weigh
 """
 
 import numpy as np
+import torch
 
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
@@ -22,7 +23,9 @@ class TargetError:
         """Score ``edited`` uint8 [V, H, W, 3]; NaN without a target or where nothing changes."""
         error = np.full(len(edited), np.nan)
         if case.target is not None and case.mask is not None:
-            doing_nothing = squared_error(case.source, case.target)[case.mask].sum()
+            target, mask = torch.from_numpy(case.target), torch.from_numpy(case.mask)
+            doing_nothing = squared_error(torch.from_numpy(case.source), target)[mask].sum().item()
             if doing_nothing > 0:
-                error = squared_error(edited, case.target)[:, case.mask].sum(-1) / doing_nothing
+                wrong = squared_error(torch.from_numpy(edited), target)[:, mask].sum(dim=1)
+                error = wrong.numpy() / doing_nothing
         return {"target_error": error}

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.turbo_edit import turbo_edit
 from piebench_masks.run import Run, item_name
-from piebench_masks.runner import Failure, Work
-from piebench_masks.stages.latents import latents_folder, posteriors
+from piebench_masks.runner import Batch, Failure, Work
+from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.variants import distinct, variants
 from piebench_masks.store import Folder
 
@@ -22,6 +23,7 @@ def edit_folder(run: Run) -> Folder:
         "editor": run.section("editor"),
         "latents": latents_folder(run).key,
         "dtype": run.cfg.model.dtype,
+        "compile": run.cfg.model.compile,
     }
     return run.folder("edit", parameters)
 
@@ -58,12 +60,16 @@ class Edit:
                 work.append(Work(sample, todo))
         return work
 
-    def compute(self, batch: Sequence[Work]) -> list[Failure]:
+    def load(self, batch: Batch) -> list[Source]:
+        return load_sources(self.run, [work.sample for work in batch])
+
+    def compute(self, batch: Batch, loaded: list[Source]) -> Tensor:
+        """All edits of the batch in the order of its work, uint8 [N,H,W,3]."""
         backbone, editor = self.run.backbone, self.run.cfg.editor
         samples = [work.sample for work in batch]
         latents = turbo_edit(
             backbone,
-            posteriors(self.run, samples).mean,
+            posteriors(self.run, loaded).mean,
             backbone.encode_prompts([sample.source_prompt for sample in samples]),
             backbone.encode_prompts([sample.target_prompt for sample in samples]),
             torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo])),
@@ -72,11 +78,11 @@ class Edit:
             w=editor.w,
             seed=editor.seed,
         )
-        images = iter(backbone.decode(latents).numpy())
-        folder = edit_folder(self.run)
-        for work in batch:
-            for variant in work.todo:
-                folder.write_image(edit_name(work.sample, variant.name), next(images))
+        return backbone.decode(latents)
+
+    def store(self, batch: Batch, computed: Tensor) -> list[Failure]:
+        names = [edit_name(work.sample, variant.name) for work in batch for variant in work.todo]
+        edit_folder(self.run).write_images(dict(zip(names, computed.numpy(), strict=True)))
         return []
 
     def finish(self) -> None:

@@ -1,11 +1,13 @@
 """The VAE posterior of every source image, encoded once for maps, edits and all their settings."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from piebench_masks.data.images import load_image
 from piebench_masks.data.sample import Sample
@@ -26,19 +28,38 @@ def latents_folder(run: Run) -> Folder:
     return run.folder("latents", parameters)
 
 
-def posteriors(run: Run, samples: Sequence[Sample]) -> Posterior:
-    """Mean and std, each [B,4,h,w], of the samples' images at the model's image size."""
+@dataclass(frozen=True)
+class Source:
+    """A sample's stored posterior (mean and std), or its image [H,W,3] where none is stored."""
+
+    name: str
+    moments: dict[str, Tensor] | None
+    image: NDArray[np.uint8] | None
+
+
+def load_sources(run: Run, samples: Sequence[Sample]) -> list[Source]:
+    """What there is of the samples in files; network and device are left alone."""
     folder = latents_folder(run)
-    names = [f"{item_name(sample)}.safetensors" for sample in samples]
-    stored = {name: tensors for name in names if (tensors := folder.read_tensors(name))}
-    missing = {name: s for name, s in zip(names, samples, strict=True) if name not in stored}
-    if missing:
-        images = np.stack([model_image(run, sample) for sample in missing.values()])
-        fresh = run.backbone.encode_images(torch.from_numpy(images))
-        for row, name in enumerate(missing):
+
+    def load(sample: Sample) -> Source:
+        name = f"{item_name(sample)}.safetensors"
+        moments = folder.read_tensors(name)
+        return Source(name, moments, model_image(run, sample) if moments is None else None)
+
+    return [load(sample) for sample in samples]
+
+
+def posteriors(run: Run, sources: Sequence[Source]) -> Posterior:
+    """Mean and std, each [B,4,h,w]; what is not stored yet is encoded in one batch and stored."""
+    stored = {source.name: source.moments for source in sources if source.moments is not None}
+    images = {source.name: source.image for source in sources if source.image is not None}
+    if images:
+        fresh = run.backbone.encode_images(torch.from_numpy(np.stack(list(images.values()))))
+        for row, name in enumerate(images):
             stored[name] = {"mean": fresh.mean[row].cpu(), "std": fresh.std[row].cpu()}
-            folder.write_tensors(name, stored[name])
-    mean, std = (torch.stack([stored[name][part] for name in names]) for part in ("mean", "std"))
+            latents_folder(run).write_tensors(name, stored[name])
+    moments = [stored[source.name] for source in sources]
+    mean, std = (torch.stack([each[part] for each in moments]) for part in ("mean", "std"))
     return Posterior(mean.to(run.device), std.to(run.device))
 
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
-from piebench_masks.masks.method import MapMethod, soft_maps
+from piebench_masks.masks.method import MapMethod, SoftMaps, soft_maps
 from piebench_masks.run import Run, item_name
-from piebench_masks.runner import Failure, Work
-from piebench_masks.stages.latents import latents_folder, posteriors
+from piebench_masks.runner import Batch, Failure, Work
+from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.store import Folder
 
 VERSION = 1
@@ -30,6 +30,7 @@ def map_folder(run: Run, method: MapMethod) -> Folder:
         parameters |= {
             "latents": latents_folder(run).key,
             "dtype": cfg.model.dtype,
+            "compile": cfg.model.compile,
             "compat": cfg.compat,
             "strength": cfg.strength,
             "draws": method.draws or cfg.num_repeat,
@@ -73,13 +74,16 @@ class Masks:
         work = [Work(sample, missing(sample)) for sample in self.samples]
         return [entry for entry in work if entry.todo]
 
-    def compute(self, batch: Sequence[Work]) -> list[Failure]:
+    def load(self, batch: Batch) -> list[Source]:
+        return load_sources(self.run, [work.sample for work in batch])
+
+    def compute(self, batch: Batch, loaded: list[Source]) -> SoftMaps:
         run, cfg = self.run, self.run.cfg
         wanted = [name for name in run.methods if any(name in work.todo for work in batch)]
         samples = [work.sample for work in batch]
-        maps = soft_maps(
+        return soft_maps(
             run.backbone,
-            posteriors(run, samples),
+            posteriors(run, loaded),
             [sample.source_prompt for sample in samples],
             [sample.target_prompt for sample in samples],
             [run.methods[name] for name in wanted],
@@ -95,12 +99,14 @@ class Masks:
             ],
             sample_ids=[sample.id for sample in samples],
         )
+
+    def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:
         failures = []
         for row, work in enumerate(batch):
             for name in work.todo:
-                result = maps[name][row]
+                result = computed[name][row]
                 if isinstance(result, Tensor):
-                    folder = map_folder(run, run.methods[name])
+                    folder = map_folder(self.run, self.run.methods[name])
                     folder.write_tensors(map_name(work.sample), {"map": result})
                 else:
                     failures.append(Failure(self.name, work.sample.id, name, str(result)))

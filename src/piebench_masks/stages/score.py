@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from piebench_masks.data.images import load_image
 from piebench_masks.data.rle import from_coco
@@ -22,7 +24,7 @@ from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name
-from piebench_masks.runner import Failure, Work
+from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.masks import map_folder, map_name, read_map
@@ -47,6 +49,14 @@ def mask_score_folder(run: Run, method: MapMethod) -> Folder:
 def scored_thresholds(run: Run, method: MapMethod) -> list[float]:
     """The sweep, and what is edited under where the sweep leaves it out."""
     return sorted({*method.thresholds, method.threshold, *edit_thresholds(run, method)})
+
+
+@dataclass
+class Scored:
+    """Rows of one batch by what was scored, and what could not be."""
+
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
 
 class MaskScores:
@@ -74,36 +84,45 @@ class MaskScores:
                     todo[sample.id].append(name)
         return [Work(sample, tuple(todo[sample.id])) for sample in self.samples if todo[sample.id]]
 
-    def compute(self, batch: Sequence[Work]) -> list[Failure]:
-        rows: dict[str, list[dict[str, Any]]] = {}
-        failures = []
-        for work in batch:
+    def load(self, batch: Batch) -> list[dict[str, Tensor | None]]:
+        """The maps to score, None where one is damaged, by method; a sample an entry."""
+        return [
+            {name: read_map(self.run, self.run.methods[name], work.sample) for name in work.todo}
+            for work in batch
+        ]
+
+    def compute(self, batch: Batch, loaded: list[dict[str, Tensor | None]]) -> Scored:
+        scored = Scored()
+        for work, maps in zip(batch, loaded, strict=True):
             assert work.sample.mask is not None
             target = from_coco(work.sample.mask)
-            for name in work.todo:
-                method = self.run.methods[name]
-                soft_map = read_map(self.run, method, work.sample)
+            for name, soft_map in maps.items():
                 if soft_map is None:
                     reason = "its stored map is damaged: run again, it will be computed anew"
-                    failures.append(Failure(self.name, work.sample.id, name, reason))
-                    continue
-                cuts = scored_thresholds(self.run, method)
-                masks = method.masks(soft_map, cuts, target.shape, self.run.cfg.compat)
-                scores = segmentation.scores(masks.numpy(), target)
-                soft = upsample(soft_map, target.shape, self.run.cfg.compat).numpy()
-                precision = segmentation.average_precision(soft, target)
-                rows.setdefault(name, []).extend(
-                    {
-                        "item": item_name(work.sample),
-                        "threshold": cut,
-                        "average_precision": precision,
-                    }
-                    | {column: float(values[i]) for column, values in scores.items()}
-                    for i, cut in enumerate(cuts)
-                )
-        for name, new in rows.items():
-            mask_score_folder(self.run, self.run.methods[name]).append_rows(new)
-        return failures
+                    scored.failures.append(Failure(self.name, work.sample.id, name, reason))
+                else:
+                    rows = scored.rows.setdefault(name, [])
+                    rows += self._rows(self.run.methods[name], soft_map, target, work.sample)
+        return scored
+
+    def _rows(
+        self, method: MapMethod, soft_map: Tensor, target: NDArray[np.bool_], sample: Sample
+    ) -> list[dict[str, Any]]:
+        cuts = scored_thresholds(self.run, method)
+        masks = method.masks(soft_map, cuts, target.shape, self.run.cfg.compat)
+        scores = segmentation.scores(masks.numpy(), target)
+        soft = upsample(soft_map, target.shape, self.run.cfg.compat).numpy()
+        precision = segmentation.average_precision(soft, target)
+        return [
+            {"item": item_name(sample), "threshold": cut, "average_precision": precision}
+            | {column: float(values[i]) for column, values in scores.items()}
+            for i, cut in enumerate(cuts)
+        ]
+
+    def store(self, batch: Batch, computed: Scored) -> list[Failure]:
+        for name, rows in computed.rows.items():
+            mask_score_folder(self.run, self.run.methods[name]).append_rows(rows)
+        return computed.failures
 
     def finish(self) -> None:
         for method in self.run.methods.values():
@@ -126,6 +145,9 @@ def read_columns(run: Run) -> dict[str, Column]:
     if not path.exists():
         return {}
     return {name: Column(**values) for name, values in json.loads(path.read_text()).items()}
+
+
+LoadedEdits = tuple[EditCase, list[NDArray[np.uint8] | BenchmarkError]]
 
 
 class EditScores:
@@ -155,32 +177,50 @@ class EditScores:
                 work.append(Work(sample, todo))
         return work
 
-    def compute(self, batch: Sequence[Work]) -> list[Failure]:
-        folder = edit_score_folder(self.run)
-        metrics = self.run.metrics
-        if not folder.has("columns.json"):
-            shown = {name: asdict(c) for metric in metrics for name, c in metric.columns.items()}
-            folder.write_bytes("columns.json", json.dumps(shown).encode())
-        rows: list[dict[str, Any]] = []
-        failures = []
-        for work in batch:
-            case = edit_case(self.run, work.sample)
+    def load(self, batch: Batch) -> list[LoadedEdits]:
+        with ThreadPoolExecutor() as pool:
+            return [self._load(work, pool) for work in batch]
+
+    def _load(self, work: Work, pool: ThreadPoolExecutor) -> LoadedEdits:
+        case = edit_case(self.run, work.sample)
+
+        def read(variant: Variant) -> NDArray[np.uint8] | BenchmarkError:
+            try:
+                return read_edit(self.run, work.sample, variant, case.source)
+            except BenchmarkError as error:
+                return error
+
+        return case, list(pool.map(read, work.todo))
+
+    def compute(self, batch: Batch, loaded: list[LoadedEdits]) -> Scored:
+        scored = Scored()
+        for work, (case, edits) in zip(batch, loaded, strict=True):
             edited: dict[str, NDArray[np.uint8]] = {}
-            for variant in work.todo:
-                try:
-                    edited[variant.name] = read_edit(self.run, work.sample, variant, case.source)
-                except BenchmarkError as error:
-                    failures.append(Failure(self.name, work.sample.id, str(variant), str(error)))
+            for variant, edit in zip(work.todo, edits, strict=True):
+                if isinstance(edit, BenchmarkError):
+                    name = str(variant)
+                    scored.failures.append(Failure(self.name, work.sample.id, name, str(edit)))
+                else:
+                    edited[variant.name] = edit
             if not edited:
                 continue
-            scores = _score(metrics, case, np.stack(list(edited.values())))
-            rows += [
+            scores = _score(self.run.metrics, case, np.stack(list(edited.values())))
+            scored.rows.setdefault(self.name, []).extend(
                 {"item": item_name(work.sample), "mask": mask}
                 | {name: _number(values[i]) for name, values in scores.items()}
                 for i, mask in enumerate(edited)
-            ]
-        folder.append_rows(rows)
-        return failures
+            )
+        return scored
+
+    def store(self, batch: Batch, computed: Scored) -> list[Failure]:
+        folder = edit_score_folder(self.run)
+        if not folder.has("columns.json"):
+            columns = [metric.columns for metric in self.run.metrics]
+            shown = {name: asdict(column) for each in columns for name, column in each.items()}
+            folder.write_bytes("columns.json", json.dumps(shown).encode())
+        for rows in computed.rows.values():
+            folder.append_rows(rows)
+        return computed.failures
 
     def finish(self) -> None:
         edit_score_folder(self.run).compact(EDIT_KEYS)

@@ -17,7 +17,6 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import load_edit
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks.binarize import upsample
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics import Metric, segmentation
 from piebench_masks.metrics.case import EditCase
@@ -31,16 +30,16 @@ from piebench_masks.stages.masks import map_folder, map_name, read_map
 from piebench_masks.stages.variants import Variant, distinct, edit_thresholds, variants
 from piebench_masks.store import Folder
 
-VERSION = 1
+MASK_VERSION, EDIT_VERSION = 2, 1
 MASK_KEYS = ["item", "threshold"]
 EDIT_KEYS = ["item", "mask"]
 
 
 def mask_score_folder(run: Run, method: MapMethod) -> Folder:
     parameters = {
-        "version": VERSION,
+        "version": MASK_VERSION,
         "maps": map_folder(run, method).key,
-        "masks": f"{method.masks.__module__}.{method.masks.__qualname__}",
+        "binarizer": method.binarizer.name,
         "compat": run.cfg.compat,
     }
     return run.folder("mask_scores", parameters)
@@ -109,10 +108,9 @@ class MaskScores:
         self, method: MapMethod, soft_map: Tensor, target: NDArray[np.bool_], sample: Sample
     ) -> list[dict[str, Any]]:
         cuts = scored_thresholds(self.run, method)
-        masks = method.masks(soft_map, cuts, target.shape, self.run.cfg.compat)
-        scores = segmentation.scores(masks.numpy(), target)
-        soft = upsample(soft_map, target.shape, self.run.cfg.compat).numpy()
-        precision = segmentation.average_precision(soft, target)
+        m, levels = method.binarizer.cut(soft_map, cuts, target.shape, self.run.cfg.compat)
+        scores = segmentation.sweep_scores(m.numpy(), levels.numpy(), target)
+        precision = segmentation.average_precision(m.numpy(), target)
         return [
             {"item": item_name(sample), "threshold": cut, "average_precision": precision}
             | {column: float(values[i]) for column, values in scores.items()}
@@ -131,7 +129,7 @@ class MaskScores:
 
 def edit_score_folder(run: Run) -> Folder:
     parameters = {
-        "version": VERSION,
+        "version": EDIT_VERSION,
         # Edits made elsewhere are named by their contents.
         "edits": "external" if run.cfg.editor.name == "external" else edit_folder(run).key,
         "metrics": identity(run.section("metrics")),

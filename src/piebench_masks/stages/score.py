@@ -22,7 +22,7 @@ from piebench_masks.metrics import Metric, segmentation
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import identity
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.latents import image_file
@@ -35,6 +35,7 @@ MASK_KEYS = ["item", "threshold"]
 EDIT_KEYS = ["item", "mask"]
 
 
+@once
 def mask_score_folder(run: Run, method: MapMethod) -> Folder:
     parameters = {
         "version": MASK_VERSION,
@@ -45,6 +46,7 @@ def mask_score_folder(run: Run, method: MapMethod) -> Folder:
     return run.folder("mask_scores", parameters)
 
 
+@once
 def scored_thresholds(run: Run, method: MapMethod) -> list[float]:
     """The sweep, and what is edited under where the sweep leaves it out."""
     return sorted({*method.thresholds, method.threshold, *edit_thresholds(run, method)})
@@ -127,6 +129,7 @@ class MaskScores:
             mask_score_folder(self.run, method).compact(MASK_KEYS)
 
 
+@once
 def edit_score_folder(run: Run) -> Folder:
     parameters = {
         "version": EDIT_VERSION,

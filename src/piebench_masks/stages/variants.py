@@ -19,7 +19,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource, external_methods
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import MapMethod
-from piebench_masks.run import Run
+from piebench_masks.run import Run, once
 from piebench_masks.stages.masks import read_map
 
 UNMASKED = "none"
@@ -90,6 +90,7 @@ def variants(run: Run, sample: Sample) -> list[Variant]:
     return found
 
 
+@once
 def edit_thresholds(run: Run, method: MapMethod) -> list[float]:
     """``cfg.thresholds`` for one method: its own, (some of) its sweep, or the same list for all."""
     choice, sweep = run.cfg.thresholds, method.thresholds

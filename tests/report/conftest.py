@@ -78,7 +78,10 @@ def gallery_row() -> GalleryRow:
         annotated=annotated,
         target=None,
         maps={"ours": np.eye(8)},
+        levels={"ours": [0.0, 0.5]},
         masks={"ours": predicted},
+        cut={"ours": 1},
+        dice={"ours": [0.25, 0.5]},
         edits={"none": picture, "ours": picture + np.uint8(255)},
-        dice={"ours": 0.5},
+        scores={"ours": {"clip_edited": 20.5}},
     )

@@ -72,9 +72,9 @@ def dice_table(
     dice = rows.pivot(index=["edit_type", "sample"], columns="method", values="dice")[methods]
     dice = dice.sort_index(level="sample")  # the order decides who is drawn, here and elsewhere
     # By type as overall: the same samples are drawn for all methods.
-    groups = {EDIT_TYPES[int(t)]: group for t, group in dice.groupby(level="edit_type")}
-    if len(groups) == 1:  # of a data set without types, nothing is said by type
-        groups = {}
+    kinds = dice.index.get_level_values("edit_type")
+    present = sorted(set(kinds)) if kinds.nunique() > 1 else []  # a data set may have no types
+    groups = {EDIT_TYPES[kind]: dice[kinds == kind] for kind in present}
     groups["Overall"] = dice
     frame = pd.DataFrame([group.mean() for group in groups.values()])
     frame.insert(0, "edit_type", list(groups))

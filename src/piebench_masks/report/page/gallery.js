@@ -171,14 +171,18 @@ class Tiles {
     const canvas = h("canvas", { role: "img", "data-method": method.method, "data-view": view });
     const box = this.picture(this.sample.source, "", canvas);
     box.classList.add(view);
+    const name = () => {
+      const what = view === "heat" ? "soft map" : `mask at ${cutText(method)}`;
+      canvas.setAttribute("aria-label", `${method.method}: ${what}`);
+    };
+    name();
     this.painters.push((data) => {
       const map = data.maps.get(method.method);
       box.classList.toggle("missing", !map);
       if (!map) return;
       if (!this.values.has(method)) this.values.set(method, upsample(map, this.size));
       const values = this.values.get(method);
-      const what = view === "heat" ? "soft map" : `mask at ${cutText(method)}`;
-      canvas.setAttribute("aria-label", `${method.method}: ${what}`);
+      name();
       if (view === "mask") {
         paintMask(canvas, this.size, values, map.levels[place(method)], this.annotated);
       } else if (!canvas.dataset.done) {

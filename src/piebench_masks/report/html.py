@@ -138,13 +138,13 @@ def _write_sample(
     names: dict[bytes, str] = {}
 
     def picture(image: np.ndarray) -> str:
-        content = _encoded(image)
-        if content not in names:
-            names[content] = f"{number:04d}_{len(names)}.webp"
-            path = parts["images"] / names[content]
-            path.write_bytes(content)
+        pixels = image.tobytes()
+        if pixels not in names:
+            names[pixels] = f"{number:04d}_{len(names)}.webp"
+            path = parts["images"] / names[pixels]
+            path.write_bytes(_encoded(image))
             written.add(path)
-        return names[content]
+        return names[pixels]
 
     maps = {
         method: {
@@ -180,8 +180,8 @@ def _write_sample(
 def _packed(soft_map: np.ndarray) -> str:
     """A map in 0..1 as base64 of little-endian uint16.
 
-    Not 8 bits: pixels lie as near to a threshold as they like, and a step of 1/255 of the range
-    moves the edge of a mask visibly (about one pixel in 100 flips); one of 1/65535 does not.
+    Not 8 bits: where a map is flat near the threshold, a step of 1/255 moves the mask's edge far.
+    Of 512 x 512 pixels up to 10 555 flipped in the masks of the embedded default, with 16 bits 44.
     """
     steps = np.round(np.nan_to_num(soft_map).clip(0, 1) * 65535).astype("<u2")
     return b64encode(steps.tobytes()).decode()
@@ -190,8 +190,8 @@ def _packed(soft_map: np.ndarray) -> str:
 def _encoded(image: np.ndarray) -> bytes:
     """uint8 [H,W,3] as WebP, scaled down to ``PICTURE``; small pictures keep every pixel."""
     picture, content = Image.fromarray(image), io.BytesIO()
-    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS)
-    picture.save(content, "WEBP", lossless=max(image.shape) <= PICTURE // 2, quality=80, method=3)
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS, reducing_gap=2)
+    picture.save(content, "WEBP", lossless=max(image.shape) <= PICTURE // 2, quality=80, method=2)
     return content.getvalue()
 
 

@@ -195,7 +195,9 @@ class Tiles {
 
   async draw() {
     try {
+      this.wanted = true;
       const data = await load(this.index);
+      if (!this.wanted) return; // out of sight again
       if (data.runs && !this.annotated) {
         const mask = decodeRuns(data.runs, this.sample.size);
         this.annotated = resizeMask(mask, this.sample.size, this.size);
@@ -207,6 +209,7 @@ class Tiles {
   }
 
   clear(host) {
+    this.wanted = false;
     this.values.clear();
     for (const canvas of host.querySelectorAll("canvas")) {
       canvas.width = canvas.height = 0;
@@ -301,9 +304,9 @@ const watcher = new IntersectionObserver((entries) => {
     } else if (inView.delete(target)) target.hide();
   }
 }, { rootMargin: "300px" });
-new IntersectionObserver(([{ isIntersecting }]) => {
-  if (isIntersecting) list(PAGE);
-}, { rootMargin: "900px" }).observe(more);
+const end = new IntersectionObserver(([{ isIntersecting }]) => {
+  if (isIntersecting && listed < order.length) list(PAGE);
+}, { rootMargin: "900px" });
 
 /** Add cards for the next samples in order. */
 function list(count) {
@@ -321,6 +324,8 @@ function list(count) {
     watcher.observe(node);
   }
   listed = Math.min(order.length, listed + count);
+  end.unobserve(more); // asked anew, it answers anew, even if the end is still in sight
+  end.observe(more);
 }
 
 /** Filter, sort and show from the start. */

@@ -52,19 +52,23 @@ function upsample(map, [height, width]) {
   return result;
 }
 
-const HIT = [235, 238, 242, 200];
-const EXTRA = [230, 105, 20, 215];
-const MISSED = [40, 135, 205, 215];
-const NEITHER = [0, 0, 0, 0];
-const OUTLINE = [255, 225, 70, 255];
+/** One pixel of a canvas as a number, which is written much faster than four. */
+const rgba = (red, green, blue, alpha) => (alpha << 24) | (blue << 16) | (green << 8) | red;
+const HIT = rgba(235, 238, 242, 200);
+const EXTRA = rgba(230, 105, 20, 215);
+const MISSED = rgba(40, 135, 205, 215);
+const NEITHER = 0;
+const OUTLINE = rgba(255, 225, 70, 255);
 
 function paint(canvas, [height, width], colour) {
-  canvas.width = width;
-  canvas.height = height;
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width, height);
-  for (let i = 0, at = 0; i < height * width; i++, at += 4) image.data.set(colour(i), at);
-  context.putImageData(image, 0, 0);
+  if (canvas.width !== width || canvas.height !== height) {
+    canvas.width = width;
+    canvas.height = height;
+  }
+  const image = new ImageData(width, height);
+  const pixels = new Int32Array(image.data.buffer);
+  for (let i = 0; i < pixels.length; i++) pixels[i] = colour(i);
+  canvas.getContext("2d").putImageData(image, 0, 0);
 }
 
 /** The mask (values above the level), coloured by whether it agrees with the annotated one. */
@@ -80,7 +84,7 @@ function paintMask(canvas, size, values, level, annotated) {
 function paintHeat(canvas, size, values, heat) {
   paint(canvas, size, (i) => {
     const at = 3 * Math.round(255 * Math.min(1, values[i]));
-    return [heat[at], heat[at + 1], heat[at + 2], 255 * (0.45 + 0.45 * values[i])];
+    return rgba(heat[at], heat[at + 1], heat[at + 2], Math.round(255 * (0.45 + 0.45 * values[i])));
   });
 }
 

@@ -247,6 +247,11 @@ def test_a_sample_is_opened_by_click_walked_from_and_closed(opened, rows):
         arg=f"{rows[6].dice['ours'][12]:.3f}",
     )
     assert dice.inner_text() == f"{rows[6].dice['ours'][12]:.3f}"
+    curves = dialog.locator(".plot")
+    assert (curves.bounding_box() or {})["width"] > 300
+    assert curves.locator(".look-0 .point:has(.here)").get_attribute("aria-label") == (
+        f"ours at 0.6, threshold, % of the sweep 60, Dice {float(dice.inner_text()):.4g}"
+    )
     page.keyboard.press("ArrowRight")  # on the slider it moves that
     assert title.inner_text() == "s06" and slider.input_value() == "13"
     assert dialog.get_by_role("row").all_inner_texts()[1].split() == ["ours", "12.30", "20.50", "–"]

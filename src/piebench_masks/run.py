@@ -86,6 +86,7 @@ class Run:
             vae_dtype=getattr(torch, model.vae_dtype),
             device=self.device,
             rows=model.rows,
+            vae_rows=model.vae_rows,
             map_size=model.map_size,
             compiled=model.compile,
         )

@@ -58,7 +58,7 @@ class Run:
         artifacts = Artifacts(Path(self.cfg.artifacts_dir))
         folder = artifacts.at(stage, parameters)
         if not self.cfg.dry_run and folder not in self._described:
-            how = provenance() | {"device": str(self.device)}
+            how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
             self._described.add(artifacts.folder(stage, parameters, how))
         return folder
 

@@ -15,9 +15,9 @@ from omegaconf import OmegaConf
 
 from piebench_masks.executors.workers import (
     Answer,
-    WorkerDiedError,
     Message,
     Start,
+    WorkerDiedError,
     serve,
     shared_out,
 )

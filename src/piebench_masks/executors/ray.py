@@ -23,9 +23,9 @@ from omegaconf import OmegaConf
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.workers import (
     Answer,
-    WorkerDiedError,
     Message,
     Start,
+    WorkerDiedError,
     serve,
     shared_out,
 )

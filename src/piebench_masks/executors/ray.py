@@ -192,7 +192,7 @@ class _Actor:
         try:
             answer: Answer = self.ray.get(call)
         except self.ray.exceptions.RayError as error:
-            raise WorkerDiedError(" ".join(str(error).split())) from error
+            raise WorkerDiedError(str(error).strip().splitlines()[-1].strip()) from error
         self.placed = True
         return answer
 

@@ -11,11 +11,11 @@ from oracle import Oracle
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.editing.turbo_edit import turbo_edit
 from piebench_masks.masks import METHODS
-from piebench_masks.masks.binarize import to_latent_mask
+from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import soft_maps
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.pixel import Pixel
-from piebench_masks.metrics.segmentation import average_precision, scores
+from piebench_masks.metrics.segmentation import average_precision, sweep_scores
 
 MODELLED = ("ours", "attn_based", "noise_based", "diffedit")
 SOURCES = ("a red circle on grass", "a circle on sand", "a square and a red circle and sand")
@@ -59,7 +59,8 @@ def test_maps_and_the_masks_of_every_threshold(
             soft_map = found[method.name][i]
             assert isinstance(soft_map, torch.Tensor)
             np.testing.assert_allclose(soft_map, expected, atol=5e-5, err_msg=method.name)
-            masks = method.masks(soft_map, method.thresholds, (64, 64), "exact").numpy()
+            cut = method.binarizer.masks
+            masks = cut(soft_map, method.thresholds, (64, 64), "exact").numpy()
             for threshold, mask in list(zip(method.thresholds, masks, strict=True))[::4]:
                 wanted, distance = oracle.binarise(method.name, expected, threshold, 64)
                 sure = distance > 1e-4
@@ -78,7 +79,7 @@ def test_edits_under_masks(
 ) -> None:
     left = np.arange(64) < 30 + np.zeros((64, 1))
     pictures = np.stack([left, ~left, left & False, left | True])
-    masks = to_latent_mask(torch.from_numpy(pictures), 16)
+    masks = nearest_exact(torch.from_numpy(pictures), 16)
     owner = torch.tensor([0, 1, 1, 2])
     texts = tiny.encode_prompts(SOURCES), tiny.encode_prompts(TARGETS)
     latents = turbo_edit(tiny, posterior.mean, *texts, masks, owner, steps=steps, w=w, seed=7)
@@ -96,13 +97,13 @@ def test_segmentation_scores() -> None:
     target[10:30, 8:30] = True
     target[[0, -1]] = target[:, [0, -1]] = True  # the benchmark's border
     soft = oracle.bilinear(rng.random((8, 8)), 48)[:40].astype(np.float32).round(2)
-    predictions = soft > np.float32([-1.0, 0.2, 0.5, 0.8, 2.0])[:, None, None]
-    found = scores(predictions, target)
-    for i, prediction in enumerate(predictions):
-        expected = oracle.segmentation(prediction, target)
+    levels = np.float32([-1.0, 0.2, 0.5, 0.8, 2.0])
+    found = sweep_scores(soft, levels, target)
+    for i, level in enumerate(levels):
+        expected = oracle.segmentation(soft >= level, target)
         assert found.keys() == expected.keys()
         for name, value in expected.items():
-            assert found[name][i] == pytest.approx(value, rel=1e-6), name
+            assert found[name][i] == value, name
     expected = oracle.average_precision(soft.astype(float), target)
     assert average_precision(soft, target) == pytest.approx(expected)
 

@@ -20,7 +20,7 @@ from piebench_masks.diffusion.source import packaged, resolve_model
 from piebench_masks.editing.turbo_edit import turbo_edit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
-from piebench_masks.masks.binarize import rescale, to_latent_mask, upsample
+from piebench_masks.masks.binarize import rescale, upsample
 from piebench_masks.masks.method import SampleMode, soft_maps
 
 Picture = Image.Image | Path | str
@@ -124,13 +124,15 @@ class Pipeline:
             )
             # The reference's script cuts at the image's size, its Python API at the latents'.
             side = size if self.compat == "reference" else self.backbone.image_size
-            mask = _method(method).masks(raw, [threshold], (side, side), self.compat)
+            mask = _method(method).binarizer.latent_masks(
+                raw, [threshold], (side, side), self.compat, size
+            )
         latents = turbo_edit(
             self.backbone,
             posterior.mean,
             self.backbone.encode_prompts([source_prompt]),
             self.backbone.encode_prompts([target_prompt]),
-            to_latent_mask(mask, size),
+            mask,
             torch.zeros(1, dtype=torch.long),
             steps=steps,
             w=w,

@@ -6,8 +6,9 @@ Every process of a run builds its own ``Run`` from the same configuration. Knows
 import dataclasses
 import functools
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from hydra.utils import get_object, instantiate
@@ -24,6 +25,8 @@ from piebench_masks.provenance import provenance
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Run:
@@ -42,7 +45,7 @@ class Run:
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
         self.parsed = 0  # samples that had to be parsed
-        self._described: set[Folder] = set()
+        self.kept: dict[tuple[Any, ...], Any] = {}
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
 
@@ -56,11 +59,10 @@ class Run:
     def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
         """The artifact folder of these parameters; new ones get this process's provenance."""
         artifacts = Artifacts(Path(self.cfg.artifacts_dir))
-        folder = artifacts.at(stage, parameters)
-        if not self.cfg.dry_run and folder not in self._described:
-            how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
-            self._described.add(artifacts.folder(stage, parameters, how))
-        return folder
+        if self.cfg.dry_run:
+            return artifacts.at(stage, parameters)
+        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
+        return artifacts.folder(stage, parameters, how)
 
     @functools.cached_property
     def model_source(self) -> tuple[Path, str]:
@@ -106,6 +108,21 @@ class Run:
             made(node, **({"device": str(self.device)} if "device" in node else {}))
             for node in self.cfg.metrics.values()
         ]
+
+
+def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
+    """The function, made to answer a run's same question from memory: for folders and their keys,
+    which are asked for with every sample.
+    """
+
+    @functools.wraps(function)
+    def answer(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
+        question = (function, *args, *kwargs.items())
+        if question not in run.kept:
+            run.kept[question] = function(run, *args, **kwargs)
+        return run.kept[question]
+
+    return answer
 
 
 def made(node: DictConfig, **arguments: Any) -> Any:

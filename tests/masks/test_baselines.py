@@ -14,7 +14,8 @@ ANNOTATION[10:40, 8:24] = True
 def mask(name: str, annotation: torch.Tensor | None = ANNOTATION, seed: int = 0) -> torch.Tensor:
     method = METHODS[name]
     record = Record({}, {}, annotation, map_size=16, seed=seed)
-    return method.masks(method.soft_map(record), [method.threshold], (64, 64), "exact")[0]
+    soft_map = method.soft_map(record)
+    return method.binarizer.masks(soft_map, [method.threshold], (64, 64), "exact")[0]
 
 
 def test_full_empty_and_centre() -> None:

@@ -85,14 +85,15 @@ def test_identical_prompts_leave_nothing_to_edit(maps: Any) -> None:
     for name, (soft_map,) in maps(pairs=SAME).items():
         method = METHODS[name]
         assert soft_map.eq(0).all()
-        assert not method.masks(soft_map, method.thresholds, (64, 64), "exact").any()
+        assert not method.binarizer.masks(soft_map, method.thresholds, (64, 64), "exact").any()
 
 
 def test_identical_prompts_in_the_reference(maps: Any) -> None:
     found = {name: soft_map for name, (soft_map,) in maps(pairs=SAME, compat="reference").items()}
     assert isinstance(found["ours"], PromptError)
     assert isinstance(found["attn_based"], PromptError)
-    assert METHODS["noise_based"].masks(found["noise_based"], [3.0], (64, 64), "reference").all()
+    cut = METHODS["noise_based"].binarizer.masks
+    assert cut(found["noise_based"], [3.0], (64, 64), "reference").all()
 
 
 def test_an_unseen_change(maps: Any) -> None:

@@ -26,11 +26,11 @@ from piebench_masks.diffusion.ddpm import add_noise
 from piebench_masks.diffusion.prompt_diff import token_weights
 from piebench_masks.editing.turbo_edit import TIMESTEPS, edited, invert, turbo_edit
 from piebench_masks.masks import METHODS
-from piebench_masks.masks.binarize import rescale, to_latent_mask, upsample
+from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.lpips import Lpips
 from piebench_masks.metrics.pixel import Pixel
-from piebench_masks.metrics.segmentation import RATIOS, scores
+from piebench_masks.metrics.segmentation import RATIOS, sweep_scores
 
 EMBEDDING, LATENT, NOISE, RAW_MAP, FINAL_MAP, VAE_MEAN = 2e-6, 3e-4, 2e-5, 1e-5, 1e-4, 2e-4
 LEVELS, SHARE_OF_PIXELS = 1, 1e-4
@@ -93,7 +93,7 @@ def annotations(pair: Pair) -> Iterator[Check]:
     if sample is None or sample.mask is None:
         return
     ours = torch.from_numpy(from_coco(sample.mask))[None]
-    sizes = {"gt_mask_packed": ours[0], "mask64/gt": to_latent_mask(ours, 64)[0]}
+    sizes = {"gt_mask_packed": ours[0], "mask64/gt": nearest_exact(ours, 64)[0]}
     for name, mask in sizes.items():
         if name in pair.arrays:
             wrong = (mask != pair.mask(name, mask.shape[-1])).sum().item()
@@ -211,14 +211,17 @@ def segmentation(pair: Pair) -> Iterator[Check]:
         rows = list(swept.values())
         areas = np.array([row["area"] for row in rows])
         hits = np.array([round(row["precision"] * row["area"]) for row in rows])
-        counted = scores(_with_counts(hits, areas - hits, target), target)
+        counted = [
+            sweep_scores(mask.astype(np.float32), np.float32([1]), target)
+            for mask in _with_counts(hits, areas - hits, target)
+        ]
         cuts = list(map(float, swept))
         predicted, near = pair.cut(name, cuts, (512, 512))
-        ours64, near64 = to_latent_mask(predicted, 64), to_latent_mask(near, 64)
+        ours64, near64 = nearest_exact(predicted, 64), nearest_exact(near, 64)
         own_hits = (predicted.numpy() & target).sum((-2, -1))
         for i, (label, row) in enumerate(swept.items()):
             case = f"{name}/{label}"
-            wrong = sum(counted[column][i] != np.float32(row[column]) for column in RATIOS)
+            wrong = sum(counted[i][column] != np.float32(row[column]) for column in RATIOS).item()
             yield Check("segmentation scores (unequal bits)", case, float(wrong), 0)
             unsure = near[i].sum().item()
             found = abs(predicted[i].sum().item() - areas[i]), abs(own_hits[i] - hits[i])
@@ -228,7 +231,8 @@ def segmentation(pair: Pair) -> Iterator[Check]:
                 other = float(digest != row["mask64_sha1"])
                 yield Check("segmentation masks at 64 (unequal bits)", case, other, 0)
         if (full := pair.arrays.get(f"map/euler/{name}/nr1/s0.5/argmax/full")) is not None:
-            stored = scores(np.stack([full.numpy() > cut for cut in cuts]), target)
+            above = np.nextafter(np.float32(cuts), np.float32(np.inf))
+            stored = sweep_scores(full.numpy(), above, target)
             for i, (label, row) in enumerate(swept.items()):
                 wrong = sum(stored[column][i] != np.float32(row[column]) for column in RATIOS)
                 case = f"{name}/{label} from the stored map"

@@ -28,7 +28,7 @@ from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
 from piebench_masks.diffusion.prompt_diff import PromptDiff, PromptError, prompt_diff
 from piebench_masks.editing.turbo_edit import turbo_edit
 from piebench_masks.masks import METHODS
-from piebench_masks.masks.binarize import rescale, to_latent_mask, upsample
+from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.method import soft_maps
 from piebench_masks.metrics import Metric
 from piebench_masks.metrics.clip import Clip
@@ -180,7 +180,7 @@ class Pair:
     ) -> tuple[Tensor, Tensor]:
         """Our masks of the default map, and which of their pixels lie at the cut: [T, H, W]."""
         soft_map = self.maps()[name]
-        masks = METHODS[name].masks(soft_map, thresholds, size, "reference")
+        masks = METHODS[name].binarizer.masks(soft_map, thresholds, size, "reference")
         cuts = torch.tensor(thresholds)[:, None, None]
         if name == "noise_based":
             shown = upsample(soft_map, size, "reference")
@@ -192,7 +192,7 @@ class Pair:
     def script_masks(self, name: str, thresholds: Sequence[float]) -> tuple[Tensor, Tensor]:
         """As `cut`, at the picture's size and brought to the latents', as the edit script does."""
         masks, near = self.cut(name, thresholds, self.size)
-        return to_latent_mask(masks, 64), to_latent_mask(near, 64)
+        return nearest_exact(masks, 64), nearest_exact(near, 64)
 
     @cached_property
     def edits(self) -> dict[str, Tensor]:
@@ -231,7 +231,7 @@ class Pair:
             return self.mask(stored)
         if name == "gt":
             assert self.annotation is not None
-            return to_latent_mask(self.annotation[None], 64)[0]
+            return nearest_exact(self.annotation[None], 64)[0]
         threshold = [METHODS[name].threshold]
         masks, _ = (
             self.cut(name, threshold, (64, 64))

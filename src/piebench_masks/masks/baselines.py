@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from piebench_masks.masks.binarize import above
+from piebench_masks.masks.binarize import ABOVE
 from piebench_masks.masks.method import MapError, MapMethod, Record
 
 
@@ -62,7 +62,7 @@ def _baseline(
         reads=reads,
         conditions=(),
         soft_map=soft_map,
-        masks=above,
+        binarizer=ABOVE,
         threshold=0.5,
         sweep=(0.5, 0.5, 1),
     )

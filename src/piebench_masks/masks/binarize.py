@@ -3,13 +3,55 @@
 Knows tensors only. Formulas and reference quirks: METHODS.md, section 2.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from piebench_masks.diffusion.prompt_diff import Compat
+
+
+@dataclass(frozen=True)
+class Binarizer:
+    """How thresholds cut a soft map: inside is what reaches a threshold's level.
+
+    name: of the formula, in artifact keys; rescaled: whether the map is first brought to [0, 1).
+    levels: (upsampled map [H, W], thresholds, compat) -> float32 [T], for every threshold the
+    smallest value that is inside.
+    """
+
+    name: str
+    rescaled: bool
+    levels: Callable[[Tensor, Sequence[float], Compat], Tensor]
+
+    def cut(
+        self, soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
+    ) -> tuple[Tensor, Tensor]:
+        """The map [g, g] at ``size`` (height, width) and its levels [T]: all masks, unmade."""
+        m = upsample(rescale(soft_map) if self.rescaled else soft_map, size, compat)
+        return m, self.levels(m, thresholds, compat)
+
+    def masks(
+        self, soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
+    ) -> Tensor:
+        """bool [T, height, width]."""
+        m, levels = self.cut(soft_map, thresholds, size, compat)
+        return m >= levels[:, None, None]
+
+    def latent_masks(
+        self,
+        soft_map: Tensor,
+        thresholds: Sequence[float],
+        size: tuple[int, int],
+        compat: Compat,
+        latent_size: int,
+    ) -> Tensor:
+        """``masks``, brought to the latents' size by nearest-exact: bool [T, h, w]."""
+        m, levels = self.cut(soft_map, thresholds, size, compat)
+        # Taking pixels and comparing them commute, so that no mask is made at full size.
+        return nearest_exact(m[None], latent_size) >= levels[:, None, None]
 
 
 def rescale(soft_map: Tensor) -> Tensor:
@@ -25,40 +67,34 @@ def upsample(soft_map: Tensor, size: tuple[int, int], compat: Compat) -> Tensor:
     return F.interpolate(soft_map[None, None], shape, mode="bilinear", align_corners=False)[0, 0]
 
 
-def above(
-    soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
-) -> Tensor:
-    """m > threshold, for maps that are shares already: bool [T, height, width]."""
-    return upsample(soft_map, size, compat) > _column(thresholds)
+def nearest_exact(pictures: Tensor, size: int) -> Tensor:
+    """[N, height, width] -> [N, size, size] of the same type: every cell takes one pixel."""
+    cells = F.interpolate(pictures[None].float(), (size, size), mode="nearest-exact")[0]
+    return cells.to(pictures.dtype)
 
 
-def rescaled_above(
-    soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
-) -> Tensor:
-    """rescale(m) > threshold: bool [T, height, width]."""
-    return above(rescale(soft_map), thresholds, size, compat)
+def _above(m: Tensor, thresholds: Sequence[float], compat: Compat) -> Tensor:
+    """m > threshold."""
+    return _next(torch.tensor(thresholds, dtype=torch.float32))
 
 
-def above_ratio_of_mean(
-    soft_map: Tensor, ratios: Sequence[float], size: tuple[int, int], compat: Compat
-) -> Tensor:
-    """DiffEdit's cut at a multiple of the mean, with c = ratio * mean(m): bool [T, height, width].
+def _above_ratio_of_mean(m: Tensor, ratios: Sequence[float], compat: Compat) -> Tensor:
+    """DiffEdit's cut at a multiple of the mean, with c = ratio * mean(m).
 
-    exact: m > c / 2. For c > 0 that is the reference's clamp(m, 0, c) / c > 0.5; it is defined for
-    every other c as well, so that a map of zeros (identical prompts) gives the empty mask.
-    reference: its formula, by which c < 0 (c / c) and c = 0 (0 / 0) give all ones.
+    exact: m > c / 2. It is defined for every c, so that a map of zeros (identical prompts) gives
+    the empty mask. reference: not clamp(m, 0, c) / c <= 0.5, by which c < 0 (c / c) and c = 0
+    (0 / 0) give all ones. For c > 0 both are the same: c / 2 is exact in float32 (outside of
+    denormals) and the float above it is more than 2^-25 of c further, where quotients round up.
     """
-    m = upsample(soft_map, size, compat)
-    c = m.mean() * _column(ratios)
-    if compat == "exact":
-        return m > c / 2
-    return ~(m.clamp(torch.zeros_like(c), c) / c <= 0.5)
+    c = m.mean() * torch.tensor(ratios, dtype=torch.float32)
+    levels = _next(c / 2)
+    return levels if compat == "exact" else levels.where(c > 0, -torch.inf)
 
 
-def to_latent_mask(masks: Tensor, size: int) -> Tensor:
-    """bool [T, height, width] -> bool [T, size, size], nearest-exact."""
-    return F.interpolate(masks[None].float(), (size, size), mode="nearest-exact")[0].bool()
+def _next(values: Tensor) -> Tensor:
+    return values.nextafter(torch.tensor(torch.inf))
 
 
-def _column(values: Sequence[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+ABOVE = Binarizer("above", rescaled=False, levels=_above)
+RESCALED_ABOVE = Binarizer("rescaled_above", rescaled=True, levels=_above)
+ABOVE_RATIO_OF_MEAN = Binarizer("above_ratio_of_mean", rescaled=False, levels=_above_ratio_of_mean)

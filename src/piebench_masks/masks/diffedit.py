@@ -5,7 +5,7 @@ Without classifier-free guidance, which the SDXL-Turbo class of models does not 
 
 from torch import Tensor
 
-from piebench_masks.masks.binarize import above_ratio_of_mean
+from piebench_masks.masks.binarize import ABOVE_RATIO_OF_MEAN
 from piebench_masks.masks.method import MapMethod, Record
 
 
@@ -19,7 +19,7 @@ DIFFEDIT = MapMethod(
     reads="noise",
     conditions=("source", "target"),
     soft_map=noise_difference,
-    masks=above_ratio_of_mean,
+    binarizer=ABOVE_RATIO_OF_MEAN,
     threshold=3.0,
     sweep=(0.0, 5.0, 21),
     draws=10,

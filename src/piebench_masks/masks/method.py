@@ -23,6 +23,7 @@ from piebench_masks.diffusion.prompt_diff import (
     token_weights,
 )
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks.binarize import Binarizer
 
 SampleMode = Literal["argmax", "sample"]
 Condition = Literal["source", "target", "probe", "probe_ablated"]
@@ -54,15 +55,15 @@ class MapMethod:
 
     reads: what of the record ``soft_map`` looks at; conditions: the text conditions it needs a
     U-Net row for; draws: its number of noise draws, None for the run's ``num_repeat``.
-    soft_map: record -> float32 [g, g]; masks: (soft map, thresholds, (height, width), compat) ->
-    bool [T, height, width]. sweep: first and last threshold and their number.
+    soft_map: record -> float32 [g, g]; binarizer: how thresholds make masks of it. sweep: first
+    and last threshold and their number.
     """
 
     name: str
     reads: Literal["attention", "noise", "annotation", "nothing"]
     conditions: tuple[Condition, ...]
     soft_map: Callable[[Record], Tensor]
-    masks: Callable[[Tensor, Sequence[float], tuple[int, int], Compat], Tensor]
+    binarizer: Binarizer
     threshold: float
     sweep: tuple[float, float, int]
     draws: int | None = None

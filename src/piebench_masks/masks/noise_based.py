@@ -6,7 +6,7 @@ difference, as the published method does.
 
 from torch import Tensor
 
-from piebench_masks.masks.binarize import above_ratio_of_mean
+from piebench_masks.masks.binarize import ABOVE_RATIO_OF_MEAN
 from piebench_masks.masks.method import MapMethod, Record
 
 
@@ -20,7 +20,7 @@ NOISE_BASED = MapMethod(
     reads="noise",
     conditions=("source", "target"),
     soft_map=signed_noise_difference,
-    masks=above_ratio_of_mean,
+    binarizer=ABOVE_RATIO_OF_MEAN,
     threshold=3.0,
     sweep=(0.0, 5.0, 21),
 )

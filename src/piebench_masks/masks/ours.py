@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from piebench_masks.masks.binarize import rescaled_above
+from piebench_masks.masks.binarize import RESCALED_ABOVE
 from piebench_masks.masks.method import MapMethod, Record
 
 
@@ -16,7 +16,7 @@ OURS = MapMethod(
     reads="attention",
     conditions=("probe", "probe_ablated"),
     soft_map=attention_lost,
-    masks=rescaled_above,
+    binarizer=RESCALED_ABOVE,
     threshold=0.7,
     sweep=(0.0, 1.0, 21),
 )

@@ -3,9 +3,9 @@
 Pure functions on arrays. Knows no model and no method.
 """
 
+from itertools import product
+
 import numpy as np
-from scipy.ndimage import distance_transform_edt
-from scipy.spatial import cKDTree
 
 from piebench_masks.metrics.column import Column
 
@@ -31,76 +31,117 @@ COLUMNS: dict[str, Column] = {
 }
 
 
-def scores(prediction: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """Score masks ``prediction`` bool [T, H, W] against ``target`` bool [H, W].
+def sweep_scores(soft: np.ndarray, levels: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
+    """Score all masks ``soft >= level`` of a map [H, W] against ``target`` bool [H, W].
 
-    Returns float32 [T] for every key of ``RATIOS`` (``_inv``: the inverted prediction against
-    the inverted target) and ``area``, the share of the image that is predicted; and without the
-    frame of one pixel, which PIE-Bench sets in every annotation, ``dice_inner`` and the
-    ``boundary_f`` of :func:`boundary_f`. Every value lies in [0, 1]; the smoothing term of 1e-7
-    decides empty cases, so an empty prediction has precision 1.
+    levels: [T], of the map's type, in any order. Returns float32 [T] for every key of ``RATIOS``
+    (``_inv``: the inverted prediction against the inverted target) and ``area``, the share of the
+    image that is predicted; and without the frame of one pixel, which PIE-Bench sets in every
+    annotation, ``dice_inner`` and the ``boundary_f`` of :func:`boundary_f`. Every value lies in
+    [0, 1]; the smoothing term of 1e-7 decides empty cases, so an empty prediction has precision 1.
     """
-    inner = prediction[:, 1:-1, 1:-1], target[1:-1, 1:-1]
-    return {
-        **_from_counts(*_counts(prediction, target), target),
-        "dice_inner": _from_counts(*_counts(*inner), inner[1])["dice"],
-        "boundary_f": boundary_f(*inner, BOUNDARY_TOLERANCE * float(np.hypot(*target.shape))),
+    n, order = len(levels), np.argsort(levels)
+    reached = np.searchsorted(levels[order], soft, side="right")
+    reached = reached.astype(np.min_scalar_type(2 * n + 1))
+    inner, inner_target = reached[1:-1, 1:-1], target[1:-1, 1:-1]
+    hits, area = _counts(reached, target, n)
+    inner_hits, inner_area = _counts(inner, inner_target, n)
+    tolerance = BOUNDARY_TOLERANCE * float(np.hypot(*target.shape))
+    found = {
+        **_from_counts(hits, area, target),
+        "area": area.astype(np.float32) / np.float32(target.size),
+        "dice_inner": _from_counts(inner_hits, inner_area, inner_target)["dice"],
+        "boundary_f": boundary_f(inner, n, inner_target, tolerance),
     }
+    place = np.argsort(order)
+    return {name: values[place] for name, values in found.items()}
 
 
-def boundary_f(prediction: np.ndarray, target: np.ndarray, tolerance: float) -> np.ndarray:
+def boundary_f(reached: np.ndarray, n: int, target: np.ndarray, tolerance: float) -> np.ndarray:
     """F-measure of outlines (Martin et al., TPAMI 2004; as in DAVIS, Perazzi et al., CVPR 2016).
 
-    prediction: bool [T, H, W]; target: bool [H, W]. Precision is the share of the predicted
-    outline within ``tolerance`` pixels (rounded up) of the target's, recall the other way round;
-    an outline without a pixel matches another such one alone. Returns float32 [T].
+    reached: [H, W], in how many of ``n`` nested masks a pixel lies, from the widest on; target:
+    bool [H, W]. Precision is the share of a mask's outline within ``tolerance`` pixels (rounded
+    up) of the target's, recall the other way round; an outline without a pixel matches another
+    such one alone. Returns float32 [n].
     """
-    reach = np.ceil(tolerance)
-    outlines, wanted = _outline(prediction), _outline(target)
-    near = distance_transform_edt(~wanted) <= reach
-    points = np.argwhere(wanted)
-    scored = [_matching(outline, near, points, reach) for outline in outlines]
-    return np.array(scored, dtype=np.float32)
+    reach = int(np.ceil(tolerance))
+    low, high = _extremes(reached)
+    # Flat indices into images with a frame, so that no disk around a point leaves them.
+    points = np.flatnonzero(np.pad(np.less(*_extremes(target)), reach))
+    height, width = (side + 2 * reach for side in target.shape)
+    disk = [
+        down * width + along
+        for down, along in product(range(-reach, reach + 1), repeat=2)
+        if down**2 + along**2 <= reach**2
+    ]
+    within = slice(reach, height - reach), slice(reach, width - reach)
+
+    near = np.zeros((height, width), dtype=bool)
+    for step in disk:
+        near.reshape(-1)[points + step] = True
+    close = low[near[within]], high[near[within]]
+    sizes = _spans(low, high, n)
+    precision = _spans(*close, n) / np.maximum(sizes, 1)
+
+    # Every mask is a bit of 64-bit words; row k has the first k of them set.
+    first = np.packbits(np.tri(n + 1, 64 * (n // 64 + 1), -1, dtype=bool), axis=1).view(np.uint64)
+    outlines = np.zeros((height, width, first.shape[1]), dtype=np.uint64)
+    outlines[within][near[within]] = first[close[0]] ^ first[close[1]]
+    met = np.zeros((len(points), first.shape[1]), dtype=np.uint64)
+    for step in disk:
+        met |= outlines.reshape(-1, first.shape[1]).take(points + step, axis=0)
+    matched = np.unpackbits(met.view(np.uint8), axis=1, count=n).sum(axis=0)
+    recall = matched / max(len(points), 1)
+
+    f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return np.where((sizes == 0) & (len(points) == 0), 1, f).astype(np.float32)
 
 
 def average_precision(soft: np.ndarray, target: np.ndarray) -> float:
-    """Area under the precision-recall steps of a soft map [H, W] over all its own thresholds.
+    """Area under the precision-recall steps of a soft map float32 [H, W] over its own thresholds.
 
     sum of (R_n - R_{n-1}) P_n; equal values are one threshold. NaN where the target is empty or
     the map is not finite.
     """
     if not target.any() or not np.isfinite(soft).all():
         return float("nan")
-    order = np.argsort(-soft, axis=None)
-    values, hits = soft.ravel()[order], target.ravel()[order].cumsum()
-    last = np.append(np.flatnonzero(np.diff(values)), values.size - 1)
-    return float((np.diff(hits[last], prepend=0) * hits[last] / (last + 1)).sum() / hits[-1])
+    # Floats as integers of the same order (0 added: one zero) over a bit that is 0 for a hit: one
+    # sort of numbers, from the highest down, in which the last hit of a value is its last pixel.
+    bits = (soft + np.float32(0)).view(np.int32).ravel()
+    bits ^= bits >> 31 & 0x7FFFFFFF
+    ranked = bits.astype(np.int64)
+    ranked <<= 1
+    ranked |= ~target.ravel()
+    ranked.sort()
+    ranked = ranked[::-1]
+    places = np.flatnonzero(~ranked.astype(np.uint8) & 1)
+    ranked = ranked[places]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    hits, predicted = np.flatnonzero(last) + 1, places[last] + 1
+    return float((np.diff(hits, prepend=0) * hits / predicted).sum() / len(places))
 
 
-def _counts(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels [T] that are predicted and annotated, and that are predicted."""
-    hits = np.count_nonzero(prediction & target, axis=(-2, -1))
-    return hits, np.count_nonzero(prediction, axis=(-2, -1))
+def _counts(reached: np.ndarray, target: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [n] of each mask that are in the target too, and all of each mask."""
+    pixels = np.bincount((2 * reached + target).ravel(), minlength=2 * n + 2).reshape(-1, 2)
+    inside = pixels[::-1].cumsum(axis=0)[-2::-1]
+    return inside[:, 1], inside.sum(axis=1)
 
 
-def _outline(masks: np.ndarray) -> np.ndarray:
-    """Pixels [..., H, W] that differ from a neighbour to the right, below, or both."""
-    padding = [(0, 0)] * (masks.ndim - 2) + [(0, 1), (0, 1)]
-    padded = np.pad(masks, padding, mode="edge")
-    right, below, both = padded[..., :-1, 1:], padded[..., 1:, :-1], padded[..., 1:, 1:]
-    return (masks ^ right) | (masks ^ below) | (masks ^ both)
+def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Minimum and maximum [H, W] of a pixel and its neighbours to the right, below, and both."""
+    found = []
+    for pick in (np.minimum, np.maximum):
+        down = pick(image, np.concatenate([image[1:], image[-1:]]))
+        found.append(pick(down, np.concatenate([down[:, 1:], down[:, -1:]], axis=1)))
+    return found[0], found[1]
 
 
-def _matching(outline: np.ndarray, near: np.ndarray, points: np.ndarray, reach: float) -> float:
-    """F of a predicted outline [H, W] and the target's ``points`` [N, 2]; near: within reach."""
-    found = np.argwhere(outline)
-    if len(found) == 0 or len(points) == 0:
-        return float(len(found) == len(points))
-    precision = near[outline].mean()
-    # The search is for distances that are smaller than its bound.
-    distances, _ = cKDTree(found).query(points, distance_upper_bound=reach + 1e-6)
-    recall = np.isfinite(distances).mean()
-    return float(2 * precision * recall / max(precision + recall, 1e-12))
+def _spans(low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:
+    """Of each of ``n`` masks, on how many pixels' outlines it is: those of low .. high - 1."""
+    starts, ends = (np.bincount(image.ravel(), minlength=n + 1) for image in (low, high))
+    return (starts - ends).cumsum()[:n]
 
 
 def _from_counts(hits: np.ndarray, area: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
@@ -110,7 +151,6 @@ def _from_counts(hits: np.ndarray, area: np.ndarray, target: np.ndarray) -> dict
     return {
         **_ratios(hits, false_alarms, misses, ""),
         **_ratios(rejections, misses, false_alarms, "_inv"),
-        "area": np.asarray(area, dtype=np.float32) / np.float32(target.size),
     }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.turbo_edit import turbo_edit
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.variants import distinct, variants
@@ -17,6 +17,7 @@ from piebench_masks.store import Folder
 VERSION = 1
 
 
+@once
 def edit_folder(run: Run) -> Folder:
     parameters = {
         "version": VERSION,

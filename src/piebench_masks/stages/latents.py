@@ -12,12 +12,13 @@ from torch import Tensor
 from piebench_masks.data.images import load_image
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Posterior
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run, item_name, once
 from piebench_masks.store import Folder
 
 VERSION = 1
 
 
+@once
 def latents_folder(run: Run) -> Folder:
     parameters = {
         "version": VERSION,

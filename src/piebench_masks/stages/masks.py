@@ -8,7 +8,7 @@ from torch import Tensor
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.masks.method import MapMethod, SoftMaps, soft_maps
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.store import Folder
@@ -16,6 +16,7 @@ from piebench_masks.store import Folder
 VERSION = 1
 
 
+@once
 def map_folder(run: Run, method: MapMethod) -> Folder:
     """Keyed by what changes this method's maps, not by the thresholds they are cut at later."""
     cfg = run.cfg

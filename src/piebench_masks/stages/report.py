@@ -203,7 +203,8 @@ def _gallery_row(
         if soft_map is not None and method.conditions:
             size = (case.source.shape[0], case.source.shape[1])
             maps[name] = rescale(soft_map).numpy()
-            cut[name] = method.masks(soft_map, [best[name]], size, run.cfg.compat)[0].numpy()
+            (mask,) = method.binarizer.masks(soft_map, [best[name]], size, run.cfg.compat)
+            cut[name] = mask.numpy()
     edits = {}
     for variant in variants(run, sample):
         if variant.file is not None:

@@ -17,13 +17,12 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import load_edit
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks.binarize import upsample
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics import Metric, segmentation
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import identity
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.latents import image_file
@@ -31,21 +30,23 @@ from piebench_masks.stages.masks import map_folder, map_name, read_map
 from piebench_masks.stages.variants import Variant, distinct, edit_thresholds, variants
 from piebench_masks.store import Folder
 
-VERSION = 1
+MASK_VERSION, EDIT_VERSION = 2, 1
 MASK_KEYS = ["item", "threshold"]
 EDIT_KEYS = ["item", "mask"]
 
 
+@once
 def mask_score_folder(run: Run, method: MapMethod) -> Folder:
     parameters = {
-        "version": VERSION,
+        "version": MASK_VERSION,
         "maps": map_folder(run, method).key,
-        "masks": f"{method.masks.__module__}.{method.masks.__qualname__}",
+        "binarizer": method.binarizer.name,
         "compat": run.cfg.compat,
     }
     return run.folder("mask_scores", parameters)
 
 
+@once
 def scored_thresholds(run: Run, method: MapMethod) -> list[float]:
     """The sweep, and what is edited under where the sweep leaves it out."""
     return sorted({*method.thresholds, method.threshold, *edit_thresholds(run, method)})
@@ -109,10 +110,9 @@ class MaskScores:
         self, method: MapMethod, soft_map: Tensor, target: NDArray[np.bool_], sample: Sample
     ) -> list[dict[str, Any]]:
         cuts = scored_thresholds(self.run, method)
-        masks = method.masks(soft_map, cuts, target.shape, self.run.cfg.compat)
-        scores = segmentation.scores(masks.numpy(), target)
-        soft = upsample(soft_map, target.shape, self.run.cfg.compat).numpy()
-        precision = segmentation.average_precision(soft, target)
+        m, levels = method.binarizer.cut(soft_map, cuts, target.shape, self.run.cfg.compat)
+        scores = segmentation.sweep_scores(m.numpy(), levels.numpy(), target)
+        precision = segmentation.average_precision(m.numpy(), target)
         return [
             {"item": item_name(sample), "threshold": cut, "average_precision": precision}
             | {column: float(values[i]) for column, values in scores.items()}
@@ -129,9 +129,10 @@ class MaskScores:
             mask_score_folder(self.run, method).compact(MASK_KEYS)
 
 
+@once
 def edit_score_folder(run: Run) -> Folder:
     parameters = {
-        "version": VERSION,
+        "version": EDIT_VERSION,
         # Edits made elsewhere are named by their contents.
         "edits": "external" if run.cfg.editor.name == "external" else edit_folder(run).key,
         "metrics": identity(run.section("metrics")),

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource, external_methods
-from piebench_masks.masks.binarize import to_latent_mask
+from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import MapMethod
-from piebench_masks.run import Run
+from piebench_masks.run import Run, once
 from piebench_masks.stages.masks import read_map
 
 UNMASKED = "none"
@@ -76,19 +76,21 @@ def variants(run: Run, sample: Sample) -> list[Variant]:
         if method.name == "oracle":
             if sample.mask is None:
                 continue
-            masks = torch.from_numpy(from_coco(sample.mask))[None]
+            annotation = torch.from_numpy(from_coco(sample.mask))
+            masks = nearest_exact(annotation[None], latent)
         elif (soft_map := read_map(run, method, sample)) is not None:
-            masks = method.masks(soft_map, cuts, (image, image), run.cfg.compat)
+            size, compat = (image, image), run.cfg.compat
+            masks = method.binarizer.latent_masks(soft_map, cuts, size, compat, latent)
         else:
             continue
-        small = to_latent_mask(masks, latent).numpy()
         found += [
             Variant(editor.name, method.name, cut, source, mask)
-            for cut, mask in zip(cuts, small, strict=True)
+            for cut, mask in zip(cuts, masks.numpy(), strict=True)
         ]
     return found
 
 
+@once
 def edit_thresholds(run: Run, method: MapMethod) -> list[float]:
     """``cfg.thresholds`` for one method: its own, (some of) its sweep, or the same list for all."""
     choice, sweep = run.cfg.thresholds, method.thresholds

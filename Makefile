@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test clean
+.PHONY: install demo test bench clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/cpu.py
 
 clean:
 	rm -rf .venv artifacts data results/*-*

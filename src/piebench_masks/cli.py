@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.sweep import note_error
 
 CONF = next(
     str(folder)
@@ -130,6 +131,9 @@ def command(
             failed = task(cfg, console)
         except BenchmarkError as error:
             logging.getLogger(__name__).debug("", exc_info=True)
+            if folder is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+                note_error(folder, error)
+                return
             sys.exit(f"Error: {error}")
         except KeyboardInterrupt:
             console.print(

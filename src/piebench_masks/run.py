@@ -61,7 +61,8 @@ class Run:
         artifacts = Artifacts(Path(self.cfg.artifacts_dir))
         if self.cfg.dry_run:
             return artifacts.at(stage, parameters)
-        return artifacts.folder(stage, parameters, provenance() | {"device": str(self.device)})
+        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
+        return artifacts.folder(stage, parameters, how)
 
     @functools.cached_property
     def model_source(self) -> tuple[Path, str]:

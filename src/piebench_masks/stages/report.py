@@ -337,6 +337,7 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
         model = f"{run.cfg.model.name} ({run.model_source[1]})"
     return provenance() | {
         "device": str(run.device),
+        "executor": run.section("executor"),
         "threads": torch.get_num_threads(),
         "dataset": run.cfg.dataset.name,
         "samples": len(samples),

@@ -1,6 +1,5 @@
 import json
 import re
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -172,18 +171,16 @@ def large_row(rows) -> GalleryRow:
     )
 
 
-def test_700_samples_are_written_in_bounded_time_and_size(large_row, rows, tmp_path):
-    sizes, seconds = {}, {}
+def test_700_samples_take_bounded_space(large_row, rows, tmp_path):
+    sizes = {}
     for count in (70, 700):
         # Texts, maps and scores as of 700 large samples; small pictures, whose size is known.
         small = replace(large_row, source=rows[0].source, annotated=rows[0].annotated, edits={})
         gallery = (replace(small, sample_id=f"{n:012d}") for n in range(count))
-        start = time.perf_counter()
         page = write_html(tmp_path / str(count), "t", [], [], [], [], {}, gallery, {})
-        seconds[count] = time.perf_counter() - start
         files = [path for path in (tmp_path / str(count)).rglob("*") if path.is_file()]
         sizes[count] = sum(path.stat().st_size for path in files)
-    assert sizes[700] < 10.5 * sizes[70] and seconds[700] < 20 * seconds[70]
+    assert sizes[700] < 10.5 * sizes[70]
     assert page.stat().st_size < 1e6
     page = write_html(tmp_path / "one", "t", [], [], [], [], {}, [large_row], {})
     pictures = sum(path.stat().st_size for path in (page.parent / "images").iterdir())

@@ -67,7 +67,7 @@ def ratios(reached: np.ndarray, n: int, target: np.ndarray) -> dict[str, np.ndar
     return {
         **_ratios(hits, false_alarms, misses, ""),
         **_ratios(rejections, misses, false_alarms, "_inv"),
-        "area": area.astype(np.float32) / np.float32(target.size),
+        "area": area.astype(np.float32) / np.float32(max(target.size, 1)),
     }
 
 

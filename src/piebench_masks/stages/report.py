@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics.column import Column
@@ -110,7 +112,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         ],
         sweeps=rows.sweeps,
         columns=rows.columns(columns),
-        gallery=(rows.row(sample) for sample in samples),
+        gallery=rows.of((sample, "") for sample in samples),
         provenance=how,
     )
     tables = beside | tables
@@ -202,10 +204,8 @@ def _picked(
         listed = [(s.id, s.edit_type, "first") for s in samples]
         picked = pd.DataFrame(listed, columns=["sample", "edit_type", "pick"])
         picked = picked.groupby("edit_type").head(3)
-    return [
-        rows.row(by_id[sample_id], pick)
-        for sample_id, pick in zip(picked["sample"], picked["pick"], strict=True)
-    ]
+    chosen = zip(picked["sample"], picked["pick"], strict=True)
+    return list(rows.of((by_id[sample_id], pick) for sample_id, pick in chosen))
 
 
 class _Rows:
@@ -263,6 +263,14 @@ class _Rows:
             )
             for name, method in self.methods.items()
         ]
+
+    def of(self, chosen: Iterable[tuple[Sample, str]]) -> Iterator[GalleryRow]:
+        """The rows of samples and why they were picked; without those whose files do not load,
+        which the stages before have reported.
+        """
+        for sample, pick in chosen:
+            with suppress(BenchmarkError):
+                yield self.row(sample, pick)
 
     def row(self, sample: Sample, pick: str = "") -> GalleryRow:
         run, case = self.run, edit_case(self.run, sample)

@@ -168,14 +168,15 @@ class Folder:
 
     def _merge(self, parts: Sequence[Path], keys: Sequence[str]) -> pd.DataFrame:
         # Parts first: one that is compacted meanwhile is in the table that is read after it.
-        new = pd.DataFrame([row for part in parts for row in _read_part(part)])
+        # A frame a part: rows as objects take ten times their memory.
+        new = [_read_part(part) for part in parts]
         try:
             # All bytes at once: a reader that opens the path repeatedly may meet two tables.
             table = io.BytesIO((self.path / "rows.parquet").read_bytes())
             old = pd.read_parquet(table, page_checksum_verification=True)
-        except (OSError, ValueError):  # missing or damaged; pyarrow's errors are ValueErrors
+        except Exception:  # missing or damaged, in whatever way
             old = pd.DataFrame()
-        frames = [frame for frame in (old, new) if len(frame)]
+        frames = [frame for frame in (old, *new) if len(frame) and {*keys} <= {*frame}]
         if not frames:
             return pd.DataFrame(columns=list(keys))
         rows = pd.concat(frames, ignore_index=True)
@@ -220,18 +221,21 @@ def _canonical(value: object) -> str:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
-def _read_part(path: Path) -> list[dict[str, Any]]:
+def _read_part(path: Path) -> pd.DataFrame:
     try:
         data = path.read_bytes()
     except OSError:  # another process has just compacted it
-        return []
-    intact = path.stem.endswith(hashlib.sha256(data).hexdigest())
-    return [json.loads(line) for line in data.splitlines()] if intact else []
+        return pd.DataFrame()
+    if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
+        return pd.DataFrame()
+    rows = pd.DataFrame([json.loads(line) for line in data.splitlines()])
+    # A column without a value is one of numbers, so that it goes with those of other parts.
+    return rows.astype({name: float for name in rows if rows[name].isna().all()})
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -10,24 +10,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
 from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
+ids = st.from_regex(SAMPLE_ID, fullmatch=True)
+paths = st.lists(ids, min_size=1, max_size=3).map("/".join)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 samples = st.builds(
     Sample,
-    id=texts,
-    image_path=texts,
+    id=ids,
+    image_path=paths,
     source_prompt=texts,
     target_prompt=texts,
     instruction=texts,
     edit_type=st.integers(0, 9),
     blended_word=texts,
     mask=st.none() | st.integers(0, 9).map(lambda seed: random_mask(seed)),
-    target_image_path=st.none() | texts,
-    digest=texts,
+    target_image_path=st.none() | paths,
+    digest=digests,
 )
 
 

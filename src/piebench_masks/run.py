@@ -142,6 +142,7 @@ def check_part(node: DictConfig, **arguments: Any) -> None:
 
 def require(cfg: DictConfig) -> None:
     """Raise BenchmarkError for values that the user must give and has not given."""
+    _resolved(cfg)
     if missing := OmegaConf.missing_keys(cfg):
         names = " and ".join(sorted(missing))
         raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
@@ -203,6 +204,7 @@ def _is_relative(value: Any) -> bool:
 
 
 COUNT: Rule = is_whole, "it must be a whole number from 1 up"
+FEW: Rule = (lambda value: is_whole(value, 1, 1000)), "it must be a whole number from 1 to 1000"
 NUMBER: Rule = is_number, "it must be a finite number"
 TEXT: Rule = is_text, "it must be a text without control characters"
 FLAG: Rule = (lambda value: isinstance(value, bool)), "it must be true or false"
@@ -219,7 +221,7 @@ SETTINGS: dict[str, Rule] = {
     ),
     "compat": _one_of("exact", "reference"),
     "strength": NUMBER,
-    "num_repeat": COUNT,
+    "num_repeat": FEW,
     "sample_mode": _one_of("argmax", "sample"),
     "noise_dtype": _one_of("float32", "float16"),
     "seed": SEED,
@@ -239,7 +241,7 @@ SETTINGS: dict[str, Rule] = {
         ),
         "it must be a list such as [0,1] or [cpu,cpu], or null",
     ),
-    "threads": _or_null(COUNT),
+    "threads": _or_null(FEW),
     "batch_size": COUNT,
     "limit": _or_null(COUNT),
     "on_error": _one_of("raise", "skip"),
@@ -254,6 +256,8 @@ SETTINGS: dict[str, Rule] = {
     "dataset.name": TEXT,
     "dataset.root": TEXT,
     "dataset.image_dir": (_is_relative, "it must be a folder inside dataset.root"),
+    "dataset.prepare": _or_null(SECTION),
+    "dataset.load": SECTION,
     "model.name": TEXT,
     "model.id": TEXT,
     "model.revision": _or_null(TEXT),
@@ -261,8 +265,8 @@ SETTINGS: dict[str, Rule] = {
     "model.cache_dir": _or_null(TEXT),
     "model.dtype": PRECISION,
     "model.vae_dtype": PRECISION,
-    "model.map_size": COUNT,
-    "model.rows": COUNT,
+    "model.map_size": FEW,
+    "model.rows": FEW,
     "model.compile": FLAG,
     "editor.name": _one_of("turbo_edit", "external"),
     "editor.steps": ((lambda value: value in (3, 4)), "choose 3 or 4"),
@@ -288,7 +292,7 @@ SETTINGS: dict[str, Rule] = {
     "dataset": SECTION,
     "model": SECTION,
     "editor": SECTION,
-    "metrics": _or_null(SECTION),
+    "metrics": SECTION,
     "mask": _or_null(SECTION),
     "tracker": SECTION,
     "sweep": _or_null(SECTION),
@@ -309,27 +313,24 @@ METHOD_SETTINGS: dict[str, Rule] = {
         ),
         "it must be [first, last, number] with first below last and at most 1000 thresholds",
     ),
-    "draws": _or_null(COUNT),
+    "draws": _or_null(FEW),
 }
 """What can be set of a mask method, under ``mask.<name>``."""
 
 
 def check(cfg: DictConfig) -> None:
     """Raise BenchmarkError for a setting that no stage could work with, before anything is run."""
-    try:
-        plain: Any = OmegaConf.to_container(cfg, resolve=True)
-    except OmegaConfBaseException as error:
-        raise BenchmarkError(
-            f"{error.full_key} cannot be resolved ({one_line(error)}): correct what is in ${{...}}"
-        ) from error
+    plain = _resolved(cfg)
     for name, value in plain.items():
         _check(name, value, SETTINGS)
         for key, entry in (
             value.items() if name in ("model", "editor", "hparams_search") and value else ()
         ):
             _check(f"{name}.{key}", entry, SETTINGS)
-    for key in ("name", "root", "image_dir"):
+    for key in ("name", "root", "image_dir", "prepare", "load"):
         _check(f"dataset.{key}", plain["dataset"].get(key), SETTINGS)
+    for name, value in plain["metrics"].items():
+        _check(f"metrics.{name}", value, {f"metrics.{name}": SECTION})
     check_part(cfg.tracker)
     check_part(cfg.dataset.load, root=None, on_error=None)
     start_timestep(plain["strength"])
@@ -348,6 +349,17 @@ def check(cfg: DictConfig) -> None:
                 f"thresholds is {plain['thresholds']}, but mask.{name}.sweep has {cuts}: choose "
                 "fewer, or a longer sweep"
             )
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    """The configuration as plain values; BenchmarkError where one names another that is none."""
+    try:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise BenchmarkError(
+            f"{error.full_key} cannot be resolved ({one_line(error)}): correct what is in ${{...}}"
+        ) from error
+    return plain
 
 
 def _check(name: str, value: Any, rules: Mapping[str, Rule]) -> None:

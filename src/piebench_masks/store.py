@@ -10,7 +10,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from piebench_masks.errors import BenchmarkError
 
+ROWS_AT_ONCE = 20_000
 NAME_PART = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
 
@@ -168,8 +169,7 @@ class Folder:
 
     def _merge(self, parts: Sequence[Path], keys: Sequence[str]) -> pd.DataFrame:
         # Parts first: one that is compacted meanwhile is in the table that is read after it.
-        # A frame a part: rows as objects take ten times their memory.
-        new = [_read_part(part) for part in parts]
+        new = list(_frames(parts))
         try:
             # All bytes at once: a reader that opens the path repeatedly may meet two tables.
             table = io.BytesIO((self.path / "rows.parquet").read_bytes())
@@ -226,16 +226,27 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _read_part(path: Path) -> pd.DataFrame:
+def _read_part(path: Path) -> list[dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError:  # another process has just compacted it
-        return pd.DataFrame()
+        return []
     if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
-        return pd.DataFrame()
-    rows = pd.DataFrame([json.loads(line) for line in data.splitlines()])
-    # A column without a value is one of numbers, so that it goes with those of other parts.
-    return rows.astype({name: float for name in rows if rows[name].isna().all()})
+        return []
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def _frames(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
+    """The parts' rows, so many at a time that few of them are Python objects at once."""
+    rows: list[dict[str, Any]] = []
+    for place, part in enumerate(parts, 1):
+        rows += _read_part(part)
+        if len(rows) >= ROWS_AT_ONCE or place == len(parts):
+            frame = pd.DataFrame(rows)
+            # A column without a value is one of numbers, so that it goes with the other frames'.
+            empty = [n for n, t in frame.dtypes.items() if t.kind == "O" and frame[n].isna().all()]
+            yield frame.astype(dict.fromkeys(empty, float)) if empty else frame
+            rows = []
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -57,7 +57,8 @@ def _unpack(file: Path, images: Path) -> list[tuple[str, dict[str, Any]]]:
         # The loader rejects odd ids; here they must not become paths. Formats are told by content.
         name = row["id"] if SAMPLE_ID.fullmatch(str(row["id"])) else f"row-{number}"
         path = f"{folder}/{name}.jpg"
-        if picture := (row["image"] or {}).get("bytes"):
+        picture = row["image"].get("bytes") if isinstance(row["image"], dict) else None
+        if isinstance(picture, bytes):
             (images / path).write_bytes(picture)
         entry = {
             "image_path": path,

@@ -53,8 +53,8 @@ def read_samples(path: Path) -> list[Sample]:
         rows = table.cast(SCHEMA).to_pylist()
         if (table.schema.metadata or {}).get(b"sha256") != _checksum(rows).encode():
             raise ValueError("its checksum is wrong")
-        if bad := next((row["id"] for row in rows if not _is_sound(row)), None):
-            raise ValueError(f"sample {bad!r} is none that the parse stage writes")
+        if bad := [row["id"] for row in rows if not _is_sound(row)]:
+            raise ValueError(f"sample {bad[0]!r} is none that the parse stage writes")
     except (OSError, ValueError, pa.ArrowException) as error:
         raise DataError(
             f"The table of samples {path} cannot be read ({error}): delete it and run the parse "

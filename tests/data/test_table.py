@@ -1,5 +1,6 @@
 """Samples come back from their table exactly as they were written."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -54,6 +55,41 @@ def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     path.write_bytes(samples_table([])[:-9])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""},
+        {"id": "../x"},
+        {"image_path": "../x.png"},
+        {"image_path": "/etc/passwd"},
+        {"target_image_path": "a/../../x"},
+        {"edit_type": 10},
+        {"digest": "../../x"},
+        {"mask": {"size": [2**31 - 1, 2**31 - 1], "counts": "0"}},
+        {"mask": {"size": [8], "counts": "0"}},
+    ],
+    ids=str,
+)
+def test_a_forged_table_cannot_name_what_lies_outside(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    sound = Sample("s", "a.png", "", "", "", 0, "", None, None, "0" * 64)
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([sound]))
+    assert read_samples(path) == [sound]
+    path.write_bytes(samples_table([dataclasses.replace(sound, **change)]))
+    with pytest.raises(DataError, match="is none that the parse stage writes"):
+        read_samples(path)
+
+
+def test_an_altered_table_counts_as_damaged(tmp_path: Path) -> None:
+    sound = Sample("s", "a.png", "a cat", "a dog", "", 0, "", None, None, "0" * 64)
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([sound]).replace(b"a cat", b"a bat"))
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(path)
 

@@ -445,12 +445,12 @@ TARGETS = {
         Target(ti2i, 1500, 40),
         Target(folder, 3500, 80),
         Target(pie_bench_pp, 1000, 20),
-        Target(run_lengths, 5000, 100),
+        Target(run_lengths, 5000, 120),
         Target(image_files, 3000, 60),
         Target(edits_elsewhere, 1000, 30),
         Target(parsed_table, 1500, 30),
         Target(baseline, 1000, 20),
-        Target(config, 1000, 40),
+        Target(config, 1000, 20),
     )
 }
 

@@ -74,11 +74,11 @@ def write_data(root: Path, count: int, pictures: int = 50) -> None:
     (root / "mapping_file.json").write_text(json.dumps(mapping))
 
 
-def new_run(root: Path) -> Run:
+def new_run(root: Path, *others: str) -> Run:
     overrides = [
         *("mask=[ours]", "baselines=[full,oracle]", "tracker=none", "name=growth", "device=cpu"),
         *(f"dataset.root={root}/data", f"artifacts_dir={root}/artifacts", "threads=1"),
-        f"results_dir={root}/results",
+        *(f"results_dir={root}/results", *others),
     ]
     with initialize_config_dir(CONF, version_base="1.3"):
         return Run(compose("config", overrides))

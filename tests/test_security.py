@@ -82,7 +82,8 @@ def test_a_key_of_wandb_is_never_written(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     write_shapes(tmp_path / "data" / "shapes", per_type=1)
-    done = command(tmp_path, "limit=1", "mask=[ours]", "baselines=[]", "tracker=wandb")
+    settings = ["limit=1", "mask=[ours]", "baselines=[]", "stages=[parse,masks,score,report]"]
+    done = command(tmp_path, *settings, "tracker=wandb")
     assert done.returncode == 0, done.stdout + done.stderr
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test bench clean
+.PHONY: install demo test bench fuzz growth clean
 
 install: .venv/installed
 
@@ -22,6 +22,12 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/cpu.py
+
+fuzz: .venv/installed
+	$(BIN)/python benchmarks/fuzz.py
+
+growth: .venv/installed
+	$(BIN)/python benchmarks/growth.py
 
 clean:
 	rm -rf .venv artifacts data results/*-*

@@ -9,15 +9,13 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from piebench_masks.errors import BenchmarkError
-
 MARK = ".in_sweep"
 """In the folder of every run of the sweep that was last started; holds the error that ended it."""
 
 
-def note_error(run: Path, error: BenchmarkError) -> None:
+def note_error(run: Path, error: str) -> None:
     """What ends one run of a sweep, in whatever process, leaves the others alone."""
-    (run / MARK).write_text(f"{error}", encoding="utf-8")
+    (run / MARK).write_text(error, encoding="utf-8")
 
 
 class CollectSweep(Callback):

@@ -39,6 +39,7 @@ from piebench_masks.report.tables import (
 )
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome
+from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import map_folder, read_map
 from piebench_masks.stages.score import (
@@ -50,7 +51,7 @@ from piebench_masks.stages.score import (
     read_edit,
     scored_thresholds,
 )
-from piebench_masks.stages.variants import UNMASKED, variants
+from piebench_masks.stages.variants import variants
 from piebench_masks.store import artifact_key
 
 CAPTIONS = {

@@ -34,6 +34,7 @@ from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import map_folder, read_map
+from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.stages.score import (
     edit_case,
     edit_score_folder,
@@ -44,6 +45,8 @@ from piebench_masks.stages.score import (
 )
 from piebench_masks.stages.variants import UNMASKED, variants
 from piebench_masks.store import artifact_key
+from piebench_masks.tracking.finished import charts, result_files, summary_metrics
+from piebench_masks.tracking.tracker import Chart, Dataset, FinishedRun
 
 CAPTIONS = {
     "pareto": "Keeping the background against doing the edit: one curve a method, a point a "
@@ -93,14 +96,15 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         gallery,
         how,
     )
-    seen_at = _publish(run, tables, figures, how)
+    shown = charts(masks, edits, columns)
+    seen_at = _publish(run, samples, tables, shown, gallery, figures, how)
     for stem, table in tables.items():
         void = stem in beside and table.frame["difference"].isna().all()
         # A comparison that is void is not worth its lines on the terminal.
         console.print(f"{table.title}: {table.notes[0]}" if void else table.to_rich())
     places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
     places |= {stem: paths["png"] for stem, paths in figures.items()}
-    for what, place in {**places, "W&B run": seen_at}.items():
+    for what, place in {**places, "tracker": seen_at}.items():
         if place is not None:
             console.print(f"{what}: {place}", soft_wrap=True, highlight=False)
     if failures:
@@ -254,27 +258,44 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
 
 def _publish(
     run: Run,
+    samples: Sequence[Sample],
     tables: Mapping[str, Table],
+    shown: Mapping[str, Chart],
+    gallery: Sequence[GalleryRow],
     figures: Mapping[str, Mapping[str, Path]],
     how: Mapping[str, Any],
 ) -> str | None:
     folder, cfg = run.results, run.cfg
-    overall = tables["mask_methods"].frame if "mask_methods" in tables else pd.DataFrame()
+    frames = {stem: table.frame for stem, table in tables.items()}
     pictures = {stem: paths["png"] for stem, paths in figures.items()}
-    if (folder / "gallery.png").exists():
+    if gallery:
         pictures["gallery"] = folder / "gallery.png"
-    return made(cfg.tracker).publish(
+    finished = FinishedRun(
         key=artifact_key({"name": cfg.name, "artifacts": how["artifacts"]}),
         folder=folder,
         name=cfg.name,
         group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
         tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
-        config={"config": OmegaConf.to_container(cfg, resolve=True), "provenance": how},
-        summary={f"dice/{row['method']}": row["dice"] for _, row in overall.iterrows()},
-        tables={stem: table.frame for stem, table in tables.items()},
+        config={
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "versions": how["versions"],
+            "artifacts": how["artifacts"],
+        },
+        commit=how["commit"],
+        dataset=Dataset(
+            cfg.dataset.name,
+            artifact_key({"samples": sorted(sample.digest for sample in samples)}),
+            len(samples),
+            parsed_folder(run).path / "samples.parquet",
+        ),
+        summary=summary_metrics(frames),
+        tables=frames,
+        charts=shown,
+        samples=gallery,
         figures=pictures,
-        files=[folder / "mask_scores.parquet", folder / "edit_scores.parquet"],
+        files=result_files(folder),
     )
+    return made(cfg.tracker).publish(finished)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
-from rich.logging import RichHandler
 
+from piebench_masks.console import error_line, log_handler, open_console
 from piebench_masks.errors import BenchmarkError
 
 CONF = next(
@@ -30,9 +30,10 @@ def main(stages: Sequence[str] | None = None) -> None:
     """Run these stages, or those that the configuration names (all five unless told otherwise).
 
     ``piebench-masks audit`` runs no stage: it counts what the reference's quirks touch.
+    ``piebench-masks show`` prints finished runs.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
     """
-    other = {"audit": audit, "regress": regress}
+    other = {"audit": audit, "regress": regress, "show": show}
     if stages is None and sys.argv[1:2] and sys.argv[1] in other:
         return other[sys.argv.pop(1)]()
 
@@ -72,6 +73,17 @@ def regress() -> None:
         return regress(cfg, console)
 
     command(task)()
+
+
+def show() -> None:
+    """Print finished runs, whose results folders are the arguments."""
+    from piebench_masks.show import show_runs
+
+    try:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        show_runs([Path(argument) for argument in sys.argv[1:]], console)
+    except BenchmarkError as error:
+        sys.exit(f"Error: {error}")
 
 
 def edit_image() -> None:
@@ -123,14 +135,14 @@ def command(
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
     def run(cfg: DictConfig) -> None:
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = open_console(cfg)
         folder = Path(HydraConfig.get().runtime.output_dir) if log_file else None
         _set_up_logging(folder, console, cfg.debug)
         try:
             failed = task(cfg, console)
         except BenchmarkError as error:
             logging.getLogger(__name__).debug("", exc_info=True)
-            sys.exit(f"Error: {error}")
+            sys.exit(error_line(console, str(error)))
         except KeyboardInterrupt:
             console.print(
                 "Interrupted. Finished items are kept; the same command goes on from here."
@@ -156,7 +168,7 @@ def _set_up_logging(folder: Path | None, console: Console, debug: bool) -> None:
     """A log file in ``folder``; warnings, or with ``debug`` everything, on the terminal."""
     if not debug:
         warnings.filterwarnings("ignore")
-    terminal = RichHandler(console=console, show_path=False, show_time=False)
+    terminal = log_handler(console)
     terminal.setLevel(logging.DEBUG if debug else logging.WARNING)
     handlers: list[logging.Handler] = [terminal]
     if folder is not None:

@@ -11,7 +11,9 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
+from piebench_masks.console import say
 from piebench_masks.data.sample import Sample
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.metrics.column import Column
@@ -101,12 +103,15 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     for stem, table in tables.items():
         void = stem in beside and table.frame["difference"].isna().all()
         # A comparison that is void is not worth its lines on the terminal.
-        console.print(f"{table.title}: {table.notes[0]}" if void else table.to_rich())
+        if void:
+            say(console, "void", f"{table.title}: {escape(table.notes[0])}", table=table.title)
+        else:
+            console.print(table.to_rich())
     places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
     places |= {stem: paths["png"] for stem, paths in figures.items()}
     for what, place in {**places, "tracker": seen_at}.items():
         if place is not None:
-            console.print(f"{what}: {place}", soft_wrap=True, highlight=False)
+            say(console, "written", f"{what}: {escape(str(place))}", what=what, place=place)
     if failures:
         console.print(f"[red]{len(failures)} items failed[/]: {folder / 'failures.jsonl'}")
 

@@ -57,7 +57,9 @@ def log_handler(console: Console) -> logging.Handler:
     """For warnings and errors on that console."""
     if isinstance(console, JsonConsole):
         return JsonHandler(console)
-    return RichHandler(console=console, show_path=False, show_time=False)
+    handler = RichHandler(console=console, show_path=False, show_time=False)
+    handler.setFormatter(logging.Formatter("%(message)s"))  # the level has a column of its own
+    return handler
 
 
 def say(console: Console, event: str, text: str, **values: Any) -> None:

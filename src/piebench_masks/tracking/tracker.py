@@ -62,8 +62,8 @@ class FinishedRun:
 
     def digest(self) -> str:
         """12 hex digits of what the run found and with what; not of when or how it was computed."""
-        about = [self.key, self.name, self.group, [*self.tags], self.config, self.commit]
-        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
+        about = [self.key, self.name, self.group, [*self.tags], self.commit]
+        digest = hashlib.sha256(json.dumps(about).encode())
         digest.update(f"{self.dataset.digest} {json.dumps(dict(self.summary))}".encode())
         for name, frame in {**self.tables, **{n: c.frame for n, c in self.charts.items()}}.items():
             digest.update(f"{name}\n{frame.to_csv(index=False)}".encode())

@@ -7,6 +7,10 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from piebench_masks.console import open_console, say
 
 
 class CollectSweep(Callback):
@@ -19,21 +23,19 @@ class CollectSweep(Callback):
         self.runs.append(Path(config.hydra.runtime.output_dir))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        if collect(Path(config.hydra.sweep.dir), self.runs):
+        if collect(Path(config.hydra.sweep.dir), self.runs, open_console(config)):
             sys.exit(1)
 
 
-def collect(folder: Path, runs: Sequence[Path]) -> int:
+def collect(folder: Path, runs: Sequence[Path], console: Console) -> int:
     """Collect these runs into a folder, print the table; how many items failed in all of them."""
-    from rich.console import Console
-
     from piebench_masks.report.sweep import collect_sweep  # only sweeps pay for it
 
     collected = collect_sweep(folder, runs)
     if collected is None:
         return 0
     table, failed = collected
-    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table.to_rich())
-    console.print(f"sweep: {folder / 'sweep.md'}", soft_wrap=True, highlight=False)
+    place = folder / "sweep.md"
+    say(console, "sweep", f"sweep: {escape(str(place))}", place=place, failed=failed)
     return failed

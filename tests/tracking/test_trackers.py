@@ -243,6 +243,13 @@ def test_the_same_content_is_published_once(run: FinishedRun) -> None:
     assert list(second.parent.glob("offline-run-*")) == [second]
 
 
+def test_rows_that_wandb_would_cut_off_are_an_error(run: FinishedRun) -> None:
+    rows = dataclasses.replace(run, tables={"rows": pd.DataFrame({"n": range(10_001)})})
+    with pytest.raises(ValueError, match="10000"):
+        WandbTracker().publish(rows)
+    wandb.teardown()
+
+
 def test_a_key_is_never_written(run: FinishedRun, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "5ec2e7" * 7
     monkeypatch.setenv("WANDB_API_KEY", secret[:40])

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import wandb
 
 CLASSES = {0: "keep", 1: "edit"}
+MOST_ROWS = 10_000
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,6 @@ class WandbTracker:
                 console="off",
                 disable_code=True,
                 git_commit=run.commit.removesuffix("-dirty") if run.commit else None,
-                table_raise_on_max_row_limit_exceeded=True,
                 x_disable_stats=True,
             ),
         )
@@ -178,7 +178,12 @@ def _sample_table(samples: Sequence[GalleryRow]) -> "wandb.Table":
 
 
 def _contents(frame: pd.DataFrame) -> dict[str, list[Any]]:
-    """Columns and rows, with None for missing numbers: NaN is not JSON."""
+    """Columns and rows, with None for missing numbers: NaN is not JSON.
+
+    Raises ValueError for more rows than W&B shows: it would drop the others.
+    """
+    if len(frame) > MOST_ROWS:
+        raise ValueError(f"a table of {len(frame)} rows, W&B shows {MOST_ROWS}")
     rows = frame.astype(object).where(frame.notna(), None)
     return {"columns": [str(name) for name in frame], "data": rows.to_numpy().tolist()}
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test clean
+.PHONY: install demo test bench fuzz growth clean
 
 install: .venv/installed
 
@@ -18,7 +18,16 @@ test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/cpu.py
+
+fuzz: .venv/installed
+	$(BIN)/python benchmarks/fuzz.py
+
+growth: .venv/installed
+	$(BIN)/python benchmarks/growth.py
 
 clean:
 	rm -rf .venv artifacts data results/*-*

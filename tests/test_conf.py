@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from piebench_masks.cli import CONF
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run
+from piebench_masks.settings import SETTINGS
 
 GROUPS = sorted(
     (folder.name, option.stem)
@@ -84,10 +85,81 @@ def test_a_method_that_does_not_exist_is_named() -> None:
         "batch_size=0",
         "strength=2",
         "strength=half",
+        "seed=abc",
+        "seed=-1",
+        "seed=1.5",
+        "strength=nan",
+        "strength=true",
+        "thresholds=[]",
+        "thresholds=[0.5,0.5]",
+        "thresholds=[nan]",
+        "thresholds=22",
+        "num_repeat=1000000000",
+        "limit='3'",
+        "batch_size=1e3",
+        "threads=true",
+        "fail_on_error=-0.1",
+        "fail_on_error=inf",
+        "devices=cpu",
+        "devices=[]",
+        "devices=[-1]",
+        "devices=[[0]]",
+        "stages=parse",
+        "stages=[parse,parse]",
+        "baselines=[orakel]",
+        "name=null",
+        "name=../elsewhere",
+        "name=/elsewhere",
+        "artifacts_dir=3",
+        "dry_run=2",
+        "dataset.root=null",
+        "dataset.image_dir=..",
+        "dataset.load=abc",
+        "dataset.load._target_=os.nowhere",
+        "+dataset.load.bordr=1",
+        "model.dtype=float33",
+        "model.rows=0",
+        "model.map_size=-16",
+        "model.compile=maybe",
+        "editor.steps=5",
+        "editor.w=inf",
+        "editor.seed=null",
+        "tracker._target_=nowhere",
+        "+tracker.projekt=x",
+        "metrics.pixel=3",
+        "mask.ours.threshold=nan",
+        "mask.ours.threshold='0.5'",
+        "mask.ours.threshold=null",
+        "mask.ours.sweep=[0,1]",
+        "mask.ours.sweep=[1,0,21]",
+        "mask.ours.sweep=[0,inf,21]",
+        "mask.ours.sweep=[0,1,0]",
+        "mask.ours.sweep=[0,1,2.5]",
+        "mask.ours=3",
+        "mask.diffedit.draws=0",
+        "+mask.ours.reads=nothing",
+        "+mask.oracle={threshold: 1}",
+        "+unknown=1",
         "device=gpu",
+        "device=meta",
         "device=cuda:77",
     ],
 )
 def test_a_value_that_nothing_could_work_with_is_named_before_anything_runs(wrong: str) -> None:
-    with pytest.raises(BenchmarkError, match=wrong[: wrong.index("=")]):
+    name = wrong[: wrong.index("=")].removeprefix("+").removesuffix("._target_")
+    with pytest.raises(BenchmarkError, match=name.rpartition(".")[0] or name) as caught:
         Run(composed(wrong))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_of_the_tree_is_known() -> None:
+    for more in ((), ("dataset=folder", "editor=external"), ("hparams_search=optuna",)):
+        cfg = composed("editor.root=x" if "editor=external" in more else "limit=1", *more)
+        for name, value in cfg.items():
+            assert name in SETTINGS, name
+            if name in ("model", "editor", "hparams_search") and value is not None:
+                assert {f"{name}.{key}" for key in value} <= {*SETTINGS}
+
+
+def test_no_methods_at_all_are_a_run_of_the_unmasked_edit() -> None:
+    assert Run(composed("mask=[]", "baselines=[]")).methods == {}

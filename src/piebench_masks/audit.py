@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 
+from piebench_masks.data.images import FORMATS, ImageError
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import PromptError, prompt_diff
@@ -181,11 +182,15 @@ def _prompt_quirks(
 
 
 def _image_quirks(path: Path) -> Iterator[str]:
-    with Image.open(path) as image:
-        if image.width != image.height:
-            yield "not_square"
-        if image.mode != "RGB":
-            yield "not_rgb"
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            size, mode = image.size, image.mode
+    except Exception as error:  # as in load_image
+        raise ImageError(f"{path} cannot be read as an image ({error}): put it back") from error
+    if size[0] != size[1]:
+        yield "not_square"
+    if mode != "RGB":
+        yield "not_rgb"
 
 
 def _mask_quirks(sample: Sample) -> Iterator[str]:

@@ -1,20 +1,28 @@
 """The ``piebench-masks`` command: one configuration in, one finished or resumed run out."""
 
+import difflib
 import logging
+import os
+import re
 import sys
+import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import hydra
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from piebench_masks.console import error_line, log_handler, open_console
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.sweep import note_error
 
 CONF = next(
     str(folder)
@@ -23,6 +31,7 @@ CONF = next(
 )
 """The configuration tree: inside an installed package, or at the top of a checkout."""
 
+log = logging.getLogger(__name__)
 Task = Callable[[DictConfig, Console], int]
 
 
@@ -40,7 +49,9 @@ def main(stages: Sequence[str] | None = None) -> None:
     def task(cfg: DictConfig, console: Console) -> int:
         if cfg.get("hparams_search"):
             from piebench_masks.search import search
+            from piebench_masks.settings import check
 
+            check(cfg)
             return search(cfg, console)
         from piebench_masks.pipeline import run_pipeline  # --help need not wait for torch
 
@@ -93,7 +104,8 @@ def edit_image() -> None:
         import torch
 
         from piebench_masks.api import Pipeline
-        from piebench_masks.run import default_device, require
+        from piebench_masks.run import default_device
+        from piebench_masks.settings import require
 
         require(cfg)
         model = cfg.model
@@ -140,18 +152,90 @@ def command(
         _set_up_logging(folder, console, cfg.debug)
         try:
             failed = task(cfg, console)
-        except BenchmarkError as error:
-            logging.getLogger(__name__).debug("", exc_info=True)
-            sys.exit(error_line(console, str(error)))
         except KeyboardInterrupt:
             console.print(
                 "Interrupted. Finished items are kept; the same command goes on from here."
             )
             sys.exit(130)
+        except Exception as error:
+            log.debug("", exc_info=True)
+            if folder is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
+                note_error(folder, explained(error))  # the sweep's other runs go on
+                return
+            sys.exit(error_line(console, explained(error)))
         if failed:
             sys.exit(1)
 
-    return run
+    def explaining() -> None:
+        # Hydra gives its errors to us instead of printing them.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            run()
+        except Exception as error:
+            if "debug=true" in sys.argv:
+                traceback.print_exc()
+            sys.exit(f"{hydras_words(error)}Error: {explained(error, config_name)}")
+
+    return explaining
+
+
+def hydras_words(error: Exception) -> str:
+    """What Hydra says of an error of its own, without its search path; else nothing."""
+    if not isinstance(error, HydraException):
+        return ""
+    said = f"{error}\n{error.__cause__ or ''}".split("Config search path:")[0]
+    return "".join(f"{line}\n" for line in said.splitlines() if line.strip())
+
+
+def explained(error: Exception, config_name: str = "config") -> str:
+    """One message for the user: what is wrong and what to do about it."""
+    if isinstance(error, BenchmarkError):
+        return str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
+        return f"{group} has no option {name}: {_nearest(name, options)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as name=value: quote what the shell or Hydra "
+            "would take apart, as in 'thresholds=[0.3,0.5]' or 'name=\"a b\"'"
+        )
+    if override := re.match(
+        r"Could not (?:override|append|delete from config).*?'(.+?)'", str(error)
+    ):
+        name, known = override[1], _settings(config_name)
+        if name in known:
+            return f"{name} is a setting already: change it with {name}=value, without the sign"
+        return f"{name} is no setting: {_nearest(name, known)}"
+    if isinstance(error, HydraException | OmegaConfBaseException | OSError):
+        return (
+            f"{' '.join(str(error.__cause__ or error).split())}: correct that setting, or its place"
+        )
+    return (
+        f"{type(error).__name__}: {' '.join(str(error).split())}. This is unexpected; "
+        "debug=true shows where it comes from"
+    )
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, 3, 0.5)
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"choose one of {', '.join(known)}" if len(known) < 20 else "--help lists them all"
+
+
+def _settings(config_name: str) -> list[str]:
+    """The dotted names of all settings."""
+
+    def names(node: object, start: str) -> Iterator[str]:
+        if isinstance(node, dict):
+            for key, value in node.items():
+                yield f"{start}{key}"
+                yield from names(value, f"{start}{key}.")
+
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(config_name, overrides=[])
+    return list(names(OmegaConf.to_container(cfg), ""))
 
 
 def _enter_sweep(cfg: DictConfig) -> None:

@@ -10,8 +10,7 @@ from rich.table import Table
 
 from piebench_masks.console import JsonConsole, say
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.executors.local import in_process, on_devices
-from piebench_masks.run import Run
+from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome, Stage, run_stage
 from piebench_masks.stages import STAGES
 from piebench_masks.stages.parse import parse
@@ -45,7 +44,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
 
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
-    with on_devices(cfg) if cfg.devices else in_process(run) as executor:
+    with made(cfg.executor, run=run) as executor:
         for stage in stages:
             total.add(
                 run_stage(

@@ -1,12 +1,16 @@
 """``piebench-masks regress``: run what is missing, then compare with a baseline or write one."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from piebench_masks.console import JsonConsole, say
+from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.provenance import provenance
@@ -25,7 +29,7 @@ def regress(cfg: DictConfig, console: Console) -> int:
     """
     if cfg.baseline is None:
         raise BenchmarkError("baseline must be set: to a baseline's Parquet file, or to update")
-    known = None if cfg.baseline == "update" else read_baseline(Path(cfg.baseline))
+    known = None if cfg.baseline == "update" else checked_baseline(Path(cfg.baseline))
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
     run = Run(cfg)
@@ -46,3 +50,38 @@ def regress(cfg: DictConfig, console: Console) -> int:
     if isinstance(console, JsonConsole):
         console.event("regression", baseline=cfg.baseline, **verdicts)
     return verdicts["worse"]
+
+
+def checked_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """``read_baseline``'s rows and provenance; BenchmarkError where no run can have made them."""
+    rows, how = read_baseline(path)
+    if problem := _problem(rows, how):
+        raise BenchmarkError(f"{path} is no baseline ({problem}): write one with baseline=update")
+    return rows, how
+
+
+def _problem(rows: pd.DataFrame, how: object) -> str | None:
+    texts, numbers = ["series", "sample"], ["edit_type", "value", "worse", "shown"]
+    if not isinstance(how, dict):
+        return "its provenance is no object"
+    if missing := {*texts, *numbers} - {*map(str, rows)}:
+        return f"the columns {', '.join(sorted(missing))} are missing"
+    if not len(rows):
+        return "it has no rows"
+    if not all(isinstance(text, str) for name in texts for text in rows[name]):
+        return "series or sample are no texts"
+    if rows.duplicated(texts).any():
+        return "a value is given twice"
+    try:
+        values = rows[numbers].astype(float)
+    except (TypeError, ValueError):
+        return f"{', '.join(numbers)} are not all numbers"
+    if not (
+        values["edit_type"].isin(range(len(EDIT_TYPES))).all()
+        and values["worse"].isin([-1, 1]).all()
+        and (np.isfinite(values["shown"]) & (values["shown"] >= 0)).all()
+        and not np.isinf(values["value"]).any()
+        and values["value"].notna().any()
+    ):
+        return "a value lies outside what a run writes"
+    return None

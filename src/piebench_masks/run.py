@@ -16,12 +16,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.ddpm import start_timestep
 from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.metrics import Metric
 from piebench_masks.provenance import provenance
+from piebench_masks.settings import METHOD_SETTINGS, check, check_part, one_line, require
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
@@ -61,7 +61,8 @@ class Run:
         artifacts = Artifacts(Path(self.cfg.artifacts_dir))
         if self.cfg.dry_run:
             return artifacts.at(stage, parameters)
-        return artifacts.folder(stage, parameters, provenance() | {"device": str(self.device)})
+        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
+        return artifacts.folder(stage, parameters, how)
 
     @functools.cached_property
     def model_source(self) -> tuple[Path, str]:
@@ -86,6 +87,7 @@ class Run:
             vae_dtype=getattr(torch, model.vae_dtype),
             device=self.device,
             rows=model.rows,
+            vae_rows=model.vae_rows,
             map_size=model.map_size,
             compiled=model.compile,
         )
@@ -125,45 +127,12 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
 
 
 def made(node: DictConfig, **arguments: Any) -> Any:
-    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's."""
+    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's.
+
+    Raises BenchmarkError where the target is not there or does not take these settings.
+    """
+    check_part(node, **arguments)
     return instantiate(node, _partial_=True)(**arguments)
-
-
-def require(cfg: DictConfig) -> None:
-    """Raise BenchmarkError for values that the user must give and has not given."""
-    if missing := OmegaConf.missing_keys(cfg):
-        names = " and ".join(sorted(missing))
-        raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "compat": ("exact", "reference"),
-    "sample_mode": ("argmax", "sample"),
-    "noise_dtype": ("float32", "float16"),
-    "on_error": ("raise", "skip"),
-    "overwrite": tuple(Overwrite),
-}
-COUNTS = ("num_repeat", "batch_size", "limit", "threads")
-
-
-def check(cfg: DictConfig) -> None:
-    """Raise BenchmarkError for a setting that no stage could work with, before anything is run."""
-    for name, choices in CHOICES.items():
-        if cfg[name] not in choices:
-            raise BenchmarkError(f"{name} is {cfg[name]!r}; choose one of {', '.join(choices)}")
-    for name in COUNTS:
-        if cfg[name] is not None and (type(cfg[name]) is not int or cfg[name] < 1):
-            raise BenchmarkError(f"{name} is {cfg[name]!r}; it must be a whole number from 1 up")
-    cuts = cfg.thresholds
-    several = OmegaConf.is_list(cuts) and all(type(cut) in (int, float) for cut in cuts)
-    if cuts not in ("one", "sweep") and not several and not (type(cuts) is int and cuts > 0):
-        raise BenchmarkError(
-            f"thresholds is {cuts!r}; choose one, sweep, a number of the sweep's thresholds (7) or "
-            "a list ([0.3,0.5])"
-        )
-    if type(cfg.strength) not in (int, float):
-        raise BenchmarkError(f"strength is {cfg.strength!r}; it must be a number")
-    start_timestep(cfg.strength)
 
 
 def usable_device(name: str) -> torch.device:
@@ -172,7 +141,9 @@ def usable_device(name: str) -> torch.device:
         device = torch.device(name)
         if device.type == "cuda":
             torch.cuda.get_device_properties(device)
-    except (RuntimeError, AssertionError, ValueError) as error:
+        else:
+            torch.zeros(1, device=device).cpu()
+    except Exception as error:  # each kind of device that torch may lack raises its own type
         raise BenchmarkError(
             f"device {name} cannot be used ({str(error).splitlines()[0]}); choose device=cpu, or "
             f"one of the {torch.cuda.device_count()} CUDA devices here"
@@ -190,19 +161,21 @@ def item_name(sample: Sample) -> str:
 
 
 def _method(name: str, settings: dict[str, Any]) -> MapMethod:
-    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in settings.items()}
+    fields: dict[str, Any] = {
+        field: tuple(v) if isinstance(v, list) else v for field, v in settings.items()
+    }
     try:
         method = get_object(str(fields.pop("method")))
+        if not isinstance(method, MapMethod):
+            raise TypeError(f"a {type(method).__name__} is none")
         return dataclasses.replace(method, name=name, **fields)
-    except (KeyError, TypeError, ValueError, ImportError, AttributeError) as error:
+    except Exception as error:  # importing runs whatever is there
         raise BenchmarkError(
-            f"mask.{name} does not describe a map method ({error}): set mask.{name}.method to the "
-            "import path of a MapMethod, and beside it only fields that a MapMethod has"
+            f"mask.{name} does not describe a map method ({one_line(error)}): set "
+            f"mask.{name}.method to the import path of a MapMethod, and beside it only "
+            f"{', '.join(METHOD_SETTINGS)}"
         ) from error
 
 
 def _baseline(name: str) -> MapMethod:
-    known = {method.name: method for method in BASELINES}
-    if name not in known:
-        raise BenchmarkError(f"baselines: {name!r} is none of {', '.join(known)}")
-    return known[name]
+    return next(method for method in BASELINES if method.name == name)

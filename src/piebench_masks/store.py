@@ -10,7 +10,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from torch import Tensor
 
 from piebench_masks.errors import BenchmarkError
 
+ROWS_AT_ONCE = 20_000
 NAME_PART = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
 
 
@@ -168,14 +169,14 @@ class Folder:
 
     def _merge(self, parts: Sequence[Path], keys: Sequence[str]) -> pd.DataFrame:
         # Parts first: one that is compacted meanwhile is in the table that is read after it.
-        new = pd.DataFrame([row for part in parts for row in _read_part(part)])
+        new = list(_frames(parts))
         try:
             # All bytes at once: a reader that opens the path repeatedly may meet two tables.
             table = io.BytesIO((self.path / "rows.parquet").read_bytes())
             old = pd.read_parquet(table, page_checksum_verification=True)
-        except (OSError, ValueError):  # missing or damaged; pyarrow's errors are ValueErrors
+        except Exception:  # missing or damaged, in whatever way
             old = pd.DataFrame()
-        frames = [frame for frame in (old, new) if len(frame)]
+        frames = [frame for frame in (old, *new) if len(frame) and {*keys} <= {*frame}]
         if not frames:
             return pd.DataFrame(columns=list(keys))
         rows = pd.concat(frames, ignore_index=True)
@@ -220,7 +221,7 @@ def _canonical(value: object) -> str:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
@@ -230,8 +231,22 @@ def _read_part(path: Path) -> list[dict[str, Any]]:
         data = path.read_bytes()
     except OSError:  # another process has just compacted it
         return []
-    intact = path.stem.endswith(hashlib.sha256(data).hexdigest())
-    return [json.loads(line) for line in data.splitlines()] if intact else []
+    if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
+        return []
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def _frames(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
+    """The parts' rows, so many at a time that few of them are Python objects at once."""
+    rows: list[dict[str, Any]] = []
+    for place, part in enumerate(parts, 1):
+        rows += _read_part(part)
+        if len(rows) >= ROWS_AT_ONCE or place == len(parts):
+            frame = pd.DataFrame(rows)
+            # A column without a value is one of numbers, so that it goes with the other frames'.
+            empty = [n for n, t in frame.dtypes.items() if t.kind == "O" and frame[n].isna().all()]
+            yield frame.astype(dict.fromkeys(empty, float)) if empty else frame
+            rows = []
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

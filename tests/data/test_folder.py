@@ -90,6 +90,47 @@ def test_every_bad_line_is_named_at_once(root: Path) -> None:
     assert [sample.id for sample in samples] == ["sound"]
 
 
+def test_texts_keep_the_line_ends_inside_them(root: Path) -> None:
+    rows = 'image,source_prompt,target_prompt\r\ndog.jpg,"a\u2028b\nc",a wolf\r\n'
+    (root / "prompts.csv").write_bytes(rows.encode())
+    (root / "prompts.jsonl").write_text(
+        json.dumps(line(source_prompt="a\u2028b\nc"), ensure_ascii=False), encoding="utf-8"
+    )
+    for name in ("prompts.csv", "prompts.jsonl"):
+        [sample], _ = load_folder(root, prompts=name, on_error="raise")
+        assert sample.source_prompt == "a\u2028b\nc"
+
+
+def test_an_id_of_null_is_none(root: Path) -> None:
+    write(root, line(id=None), line(id=None))
+    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    assert [sample.id for sample in samples] == ["my-cat-1", "my-cat-2"]
+
+
+def test_a_comma_outside_quotation_marks_is_named(root: Path) -> None:
+    (root / "prompts.csv").write_text(
+        "image,source_prompt,target_prompt\ndog.jpg,a dog, sitting,a wolf\n"
+    )
+    with pytest.raises(DataError, match=r"dog: more cells .* quotation marks"):
+        load_folder(root, on_error="raise")
+
+
+@pytest.mark.parametrize(
+    "header", ["image;source_prompt;target_prompt", "image,source_prompt", "image,image", ""]
+)
+def test_other_columns_than_those_needed_are_one_error(root: Path, header: str) -> None:
+    (root / "prompts.csv").write_text(f"{header}\ndog.jpg,a dog,a wolf\n")
+    with pytest.raises(DataError, match="its first line names the columns") as caught:
+        load_folder(root, on_error="skip")
+    assert caught.value.rejections == ()
+
+
+def test_the_bad_line_of_a_json_list_is_numbered(root: Path) -> None:
+    (root / "prompts.jsonl").write_text('{"image": "dog.jpg"}\n\n{"image": 1, "image": 2}')
+    with pytest.raises(DataError, match="line 3: a name is given twice"):
+        load_folder(root, prompts="prompts.jsonl", on_error="raise")
+
+
 @pytest.mark.parametrize("text", [None, "{", '"unclosed'])
 def test_a_list_that_cannot_be_read_is_one_error_with_the_remedy(
     root: Path, text: str | None

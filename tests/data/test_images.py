@@ -1,6 +1,9 @@
 """Every kind of picture a benchmark folder may hold comes out as the RGB that a viewer shows."""
 
 import os
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -55,11 +58,101 @@ def test_a_transparent_palette_colour_shows_white(tmp_path: Path) -> None:
     assert load_image(saved(image, tmp_path / "p.png", transparency=0)).tolist() == [[[255] * 3]]
 
 
-def test_the_exif_orientation_is_applied(tmp_path: Path) -> None:
+UPRIGHT = np.arange(2 * 3, dtype=np.uint8).reshape(2, 3)[..., None].repeat(3, axis=-1)
+STORED = {  # what a camera stores under each EXIF orientation
+    1: UPRIGHT,
+    2: UPRIGHT[:, ::-1],
+    3: UPRIGHT[::-1, ::-1],
+    4: UPRIGHT[::-1],
+    5: UPRIGHT.transpose(1, 0, 2),
+    6: np.rot90(UPRIGHT, 1),
+    7: UPRIGHT[::-1, ::-1].transpose(1, 0, 2),
+    8: np.rot90(UPRIGHT, -1),
+}
+
+
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter
-    path = saved(Image.new("RGB", (20, 10)), tmp_path / "turned.jpg", exif=exif)
-    assert load_image(path).shape == (20, 10, 3)
+    exif[0x0112] = orientation
+    stored = Image.fromarray(np.ascontiguousarray(STORED[orientation]))
+    np.testing.assert_array_equal(
+        load_image(saved(stored, tmp_path / "turned.png", exif=exif)), UPRIGHT
+    )
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_an_orientation_that_is_none_is_left_alone(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(Image.fromarray(UPRIGHT), tmp_path / "odd.png", exif=exif)
+    np.testing.assert_array_equal(load_image(path), UPRIGHT)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".webp", ".tif"])
+def test_of_an_animation_the_first_frame_is_taken(tmp_path: Path, suffix: str) -> None:
+    first, second = Image.new("RGB", (8, 8), RED), Image.new("RGB", (8, 8))
+    path = tmp_path / f"moving{suffix}"
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    assert (load_image(path) == RED).all()
+
+
+def test_webp_and_one_pixel_are_images(tmp_path: Path) -> None:
+    path = saved(Image.new("RGB", (1, 1), RED), tmp_path / "dot.webp", lossless=True)
+    assert load_image(path).tolist() == [[list(RED)]]
+
+
+def test_grey_with_alpha_is_laid_on_white(tmp_path: Path) -> None:
+    image = Image.new("LA", (2, 1), (100, 255))
+    image.putpixel((1, 0), (100, 0))
+    found = load_image(saved(image, tmp_path / "la.png"))
+    assert found.tolist() == [[[100] * 3, [255] * 3]]
+
+
+def test_the_alpha_of_a_palette_is_laid_on_white(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1), 0)
+    image.putpalette([0, 0, 0, 255, 0, 0])
+    image.putpixel((1, 0), 1)
+    path = saved(image, tmp_path / "p.png", transparency=bytes([51, 255]))
+    assert load_image(path).tolist() == [[[204] * 3, list(RED)]]
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_values_without_a_range_are_refused(tmp_path: Path, mode: str) -> None:
+    path = saved(Image.new(mode, (2, 2), 7), tmp_path / "deep.tif")
+    with pytest.raises(ImageError, match=f"mode {mode} has no fixed range"):
+        load_image(path)
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG whose header promises pixels that are not there."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + zlib.crc32(kind + data).to_bytes(4)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+@pytest.mark.parametrize("side", [9_000, 60_000, 2**31 - 1])
+def test_a_header_that_promises_too_much_is_refused_before_memory_is_taken(
+    tmp_path: Path, side: int
+) -> None:
+    (tmp_path / "bomb.png").write_bytes(png_of_size(side, side))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match=r"bomb\.png .*(more than the|decompression bomb)"):
+            load_image(tmp_path / "bomb.png")
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_called_jpg_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "note.jpg").write_text("not a picture")
+    with pytest.raises(ImageError, match=r"note\.jpg cannot be read .* replace it by an intact"):
+        load_image(tmp_path / "note.jpg")
 
 
 def test_a_size_is_height_and_width(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ OFFENDERS: dict[str, tuple[object, str]] = {
     "link": ({**ENTRY, "image_path": "0_random/link.png"}, "leaves"),
     "loop": ({**ENTRY, "image_path": "0_random/loop.png"}, "image_path"),
     "nul": ({**ENTRY, "image_path": "0_random/\0.png"}, "no path of a file"),
+    "windows": ({**ENTRY, "image_path": "0_random\\sound.png"}, "write / instead"),
     "long": ({**ENTRY, "image_path": "x" * 5000}, "image_path"),
     "folder": ({**ENTRY, "image_path": "0_random"}, "is missing"),
     "missing": ({**ENTRY, "image_path": "0_random/no.png"}, "no.png is missing"),

@@ -1,5 +1,6 @@
 """Samples come back from their table exactly as they were written."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 
@@ -10,24 +11,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
 from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
+ids = st.from_regex(SAMPLE_ID, fullmatch=True)
+paths = st.lists(ids, min_size=1, max_size=3).map("/".join)
+digests = st.text("0123456789abcdef", min_size=64, max_size=64)
 samples = st.builds(
     Sample,
-    id=texts,
-    image_path=texts,
+    id=ids,
+    image_path=paths,
     source_prompt=texts,
     target_prompt=texts,
     instruction=texts,
     edit_type=st.integers(0, 9),
     blended_word=texts,
     mask=st.none() | st.integers(0, 9).map(lambda seed: random_mask(seed)),
-    target_image_path=st.none() | texts,
-    digest=texts,
+    target_image_path=st.none() | paths,
+    digest=digests,
 )
 
 
@@ -51,6 +55,41 @@ def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
     path.write_bytes(samples_table([])[:-9])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": ""},
+        {"id": "../x"},
+        {"image_path": "../x.png"},
+        {"image_path": "/etc/passwd"},
+        {"target_image_path": "a/../../x"},
+        {"edit_type": 10},
+        {"digest": "../../x"},
+        {"mask": {"size": [2**31 - 1, 2**31 - 1], "counts": "0"}},
+        {"mask": {"size": [8], "counts": "0"}},
+    ],
+    ids=str,
+)
+def test_a_forged_table_cannot_name_what_lies_outside(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    sound = Sample("s", "a.png", "", "", "", 0, "", None, None, "0" * 64)
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([sound]))
+    assert read_samples(path) == [sound]
+    path.write_bytes(samples_table([dataclasses.replace(sound, **change)]))
+    with pytest.raises(DataError, match="is none that the parse stage writes"):
+        read_samples(path)
+
+
+def test_an_altered_table_counts_as_damaged(tmp_path: Path) -> None:
+    sound = Sample("s", "a.png", "a cat", "a dog", "", 0, "", None, None, "0" * 64)
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([sound]).replace(b"a cat", b"a bat"))
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(path)
 

@@ -61,7 +61,7 @@ class Goldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.from_folder(self.models / "sdxl_random", variant="fp16", rows=3)
+        return Backbone.from_folder(self.models / "sdxl_random", variant="fp16", rows=3, vae_rows=1)
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenize, Tokenize]:

@@ -1,9 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.charts import dice_charts, pareto_chart
+from piebench_masks.report.figures import save_figure
 from piebench_masks.report.gallery import GalleryRow
+from piebench_masks.report.html import Figure, Sweep, write_html
+from piebench_masks.report.pareto import plot_pareto
+from piebench_masks.report.tables import best_thresholds, dice_table, editing_table
 
 SWEEPS = {
     "ours": np.linspace(0, 1, 21),
@@ -78,7 +85,84 @@ def gallery_row() -> GalleryRow:
         annotated=annotated,
         target=None,
         maps={"ours": np.eye(8)},
+        levels={"ours": [0.0, 0.5]},
         masks={"ours": predicted},
+        cut={"ours": 1},
+        dice={"ours": [0.25, 0.5]},
         edits={"none": picture, "ours": picture + np.uint8(255)},
-        dice={"ours": 0.5},
+        scores={"ours": {"clip_edited": 20.5}},
+    )
+
+
+HOSTILE = """<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>"""
+HOSTILE += '<!-- \u2028 & "quotes"'
+
+
+@pytest.fixture(scope="session")
+def rows(segmentation, editing) -> list[GalleryRow]:
+    """The 24 samples of the scores: random maps, one hostile, one without a map of ``signed``."""
+    draw = np.random.default_rng(3)
+    dice = segmentation.set_index(["method", "sample", "threshold"])["dice"].sort_index()
+    annotated = np.zeros((64, 48), bool)
+    annotated[16:40, 12:36] = True
+    found = []
+    for sample, edit_type in segmentation.groupby("sample")["edit_type"].first().items():
+        number = int(str(sample)[1:])
+        maps = {"ours": draw.random((16, 16)), "signed": draw.random((32, 24))}
+        if number == 2:
+            del maps["signed"]
+        edits = {name: draw.integers(0, 255, (64, 48, 3), np.uint8) for name in ("none", "ours")}
+        found.append(
+            GalleryRow(
+                sample_id=str(sample),
+                edit_type=int(edit_type),
+                pick="",
+                source_prompt=f"a red circle, number {number}",
+                target_prompt=HOSTILE if number == 1 else f"a blue circle, number {number}",
+                source=draw.integers(0, 255, (64, 48, 3), np.uint8),
+                annotated=annotated,
+                target=None,
+                maps=maps,
+                levels={"ours": SWEEPS["ours"], "signed": SWEEPS["signed"] / 5 - 0.013},
+                masks={},
+                cut={},
+                dice={name: dice.loc[name, sample].tolist() for name in maps},
+                edits=edits,
+                scores={"ours": {"clip_edited": 20.5, "lpips_unedit_part": 0.0123}},
+            )
+        )
+    return found
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory, segmentation, editing, columns, rows) -> Path:
+    """A page with everything on it."""
+    folder = tmp_path_factory.mktemp("report")
+    axes = editing, columns, "lpips_unedit_part", "clip_edited"
+    files = save_figure(plot_pareto(*axes), folder, "pareto")
+    names = {kind: path.name for kind, path in files.items()}
+    best = best_thresholds(segmentation)
+    mean = segmentation.groupby(["method", "threshold"])["dice"].mean()
+    return write_html(
+        folder,
+        "Masks <1>",
+        tables=[dice_table(segmentation), editing_table(editing, columns, {"ours": 0.5})],
+        comparisons=[dice_table(segmentation)],
+        figures=[
+            Figure("Trade-off & more", "A caption", [pareto_chart(*axes)], names),
+            Figure("Dice", "Another", dice_charts(segmentation), names),
+        ],
+        sweeps=[
+            Sweep(
+                method,
+                SWEEPS[method].tolist(),
+                int(np.argmin(np.abs(SWEEPS[method] - best[method]))),
+                0.5,
+                mean.loc[method].tolist(),
+            )
+            for method in ("ours", "signed")
+        ],
+        columns=columns,
+        gallery=iter(rows),
+        provenance={"command": "run <b>x</b>", "versions": {"torch": "2"}, "argv": ["a", "b"]},
     )

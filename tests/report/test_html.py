@@ -1,71 +1,188 @@
+import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from piebench_masks.report.figures import save_figure
+from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.report.gallery import GalleryRow
 from piebench_masks.report.html import write_html
-from piebench_masks.report.pareto import plot_pareto
-from piebench_masks.report.tables import dice_table
+
+VOID = {"meta", "link", "img", "input", "br", "hr"}
 
 
 class Page(HTMLParser):
-    """All tags with attributes and all text of a page."""
+    """All tags with attributes, all text outside of scripts, and the scripts; must be balanced."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
+        self.text, self.scripts = "", [""]
+        self.open: list[str] = []
         self.feed(path.read_text(encoding="utf-8"))
+        self.close()
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+        else:
+            self.text += data
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory, segmentation, editing, columns, gallery_row) -> Path:
-    folder = tmp_path_factory.mktemp("report")
-    figure = plot_pareto(editing, columns, "lpips_unedit_part", "clip_edited")
-    svg = save_figure(figure, folder, "pareto")["svg"]
-    return write_html(
-        folder,
-        "Masks <1>",
-        [dice_table(segmentation)],
-        {"Trade-off & more": svg},
-        [gallery_row],
-        {"command": "run <b>x</b>", "versions": {"torch": "2"}},
+def index(path: Path) -> dict:
+    """The data that the page is drawn from."""
+    return json.loads(Page(path).scripts[1])
+
+
+def sample_data(path: Path, number: int) -> dict:
+    text = (path.parent / "samples" / f"{number:04d}.js").read_text()
+    assert text.startswith(f"showSample({number},") and text.endswith(")\n")
+    return json.loads(text[text.index(",") + 1 : -2])
+
+
+def test_page_is_balanced_and_its_ids_are_unique(report):
+    page = Page(report)
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 5
+
+
+def test_hostile_texts_are_data_and_never_markup(report, rows):
+    page = Page(report)
+    assert [a["src"] for tag, a in page.tags if tag == "img"] == ["pareto.svg"] * 2
+    assert len(page.scripts) == 3
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert "run <b>x</b>" in page.text
+    data = index(report)
+    assert [s["prompts"] for s in data["samples"]] == [
+        [row.source_prompt, row.target_prompt] for row in rows
+    ]
+    assert not re.search("[<\u2028\u2029]", page.scripts[1])
+    for path in (report.parent / "samples").iterdir():
+        assert path.read_text("utf-8").isascii() and "<" not in path.read_text()
+
+
+def test_every_picture_is_a_file_beside_the_page_whatever_the_sample_is_called(
+    report, rows, tmp_path
+):
+    for sample in index(report)["samples"]:
+        for name in (sample["source"], *sample["edits"].values()):
+            assert re.fullmatch(r"\d{4}_\d+\.webp", name)
+            assert (report.parent / "images" / name).is_file()
+    hostile = replace(rows[0], sample_id="../../x/<b>\\", target=rows[0].source)
+    page = write_html(tmp_path / "deep", "t", [], [], [], [], {}, [hostile], {})
+    assert {p.name for p in tmp_path.iterdir()} == {"deep"}
+    (sample,) = index(page)["samples"]
+    assert sample["id"] == hostile.sample_id
+    assert sample["target"] == sample["source"] == "0000_0.webp"  # equal pictures are one file
+
+
+def test_page_names_nothing_outside_its_folder(report):
+    tags = Page(report).tags
+    targets = [a[name] for _, a in tags for name in {"href", "src"} & a.keys()]
+    local = {"data:,", "pareto.png", "pareto.svg", "pareto.pdf"}
+    assert not [t for t in targets if not t.startswith("#") and t not in local]
+    text = report.read_text()
+    assert "@import" not in text and "url(" not in text
+    addresses = set(re.findall(r"https?://[^\s\"'`)]+", text))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, never loaded
+    (policy,) = [a["content"] for _, a in tags if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';") and "http" not in policy
+
+
+def test_page_has_the_tables_with_their_best_values_and_the_charts(report, segmentation):
+    page = Page(report)
+    assert [a for tag, a in page.tags if tag == "td" and "best" in (a["class"] or "")]
+    assert EDIT_TYPES[4] in page.text and "Trade-off & more" in page.text
+    pareto, dice = index(report)["figures"]
+    by_name = {series["name"]: series["points"] for series in pareto[0]["series"]}
+    assert set(by_name) == {"oracle", "no mask", "ours"} and len(by_name["ours"]) == 21
+    assert not by_name["oracle"][0]["ring"]
+    rings = sum(point["ring"] for points in by_name.values() for point in points)
+    assert rings == len(pareto[0]["front"]) > 0
+    assert [chart["range"][0][1] for chart in dice] == [1.0, 5.0]
+    for chart in dice:
+        (series,) = chart["series"]
+        ours = segmentation[segmentation["method"] == series["name"]]
+        best = max(series["points"], key=lambda point: point["y"])
+        assert best["ring"] and best["y"] == ours.groupby("threshold")["dice"].mean().max()
+
+
+def test_scores_and_maps_of_a_sample_are_kept_as_they_are(report, rows):
+    data = index(report)
+    for number, row in enumerate(rows):
+        stored = sample_data(report, number)
+        assert data["samples"][number]["dice"] == {
+            method: [round(value, 3) for value in values] for method, values in row.dice.items()
+        }
+        assert stored["scores"] == {"ours": [12.3, 20.5, None]}
+        assert set(stored["maps"]) == set(row.maps)
+        covered = sum(stored["runs"][1::2])
+        assert row.annotated is not None and covered == row.annotated.sum()
+
+
+def test_small_pictures_keep_every_pixel_and_large_ones_are_made_small(rows, tmp_path):
+    draw = np.random.default_rng(0)
+    large = replace(rows[0], source=draw.integers(0, 255, (600, 300, 3), np.uint8))
+    page = write_html(tmp_path, "t", [], [], [], [], {}, [rows[0], large], {})
+    names = [sample["source"] for sample in index(page)["samples"]]
+    small, reduced = (Image.open(tmp_path / "images" / name).convert("RGB") for name in names)
+    assert (np.asarray(small) == rows[0].source).all()
+    assert reduced.size == (128, 256)
+
+
+def test_an_earlier_reports_pictures_are_removed(rows, tmp_path):
+    write_html(tmp_path, "t", [], [], [], [], {}, rows[:3], {})
+    write_html(tmp_path, "t", [], [], [], [], {}, rows[:1], {})
+    left = [path.name for part in ("images", "samples") for path in (tmp_path / part).iterdir()]
+    assert sorted(left) == ["0000.js", "0000_0.webp", "0000_1.webp", "0000_2.webp"]
+
+
+@pytest.fixture
+def large_row(rows) -> GalleryRow:
+    """A sample as of PIE-Bench: 512 pixels, three maps, five edits."""
+    draw = np.random.default_rng(1)
+    smooth = Image.fromarray(draw.integers(0, 255, (16, 16, 3), np.uint8)).resize((512, 512))
+    picture = np.asarray(smooth)
+    annotated = np.asarray(smooth.convert("L")) > 128
+    maps = {"ours": draw.random((16, 16)), "noise": draw.random((64, 64))}
+    return replace(
+        rows[0],
+        source=picture,
+        annotated=annotated,
+        maps=maps,
+        levels=dict.fromkeys(maps, np.linspace(0, 1, 21).tolist()),
+        dice=dict.fromkeys(maps, draw.random(21).tolist()),
+        edits={f"edit{i}": np.roll(picture, i, 0) for i in range(5)},
     )
 
 
-def test_hostile_texts_are_shown_as_text(page, gallery_row):
-    shown = Page(page)
-    assert not [tag for tag, _ in shown.tags if tag in ("script", "b", "i")]
-    assert not [attributes for _, attributes in shown.tags if "onload" in attributes]
-    for text in (gallery_row.source_prompt, gallery_row.target_prompt, gallery_row.sample_id):
-        assert text in shown.text
-    assert "run <b>x</b>" in shown.text
-
-
-def test_every_picture_is_a_file_beside_the_page_whatever_the_sample_is_called(page):
-    sources = [attributes["src"] for tag, attributes in Page(page).tags if tag == "img"]
-    assert len(sources) == 6
-    assert all(re.fullmatch(r"images/\d{4}_\d{2}\.png", source) for source in sources)
-    assert all((page.parent / source).is_file() for source in sources)
-
-
-def test_page_needs_no_network(page):
-    links = {"href", "src", "xlink:href"}
-    targets = [a[name] for _, a in Page(page).tags for name in links & a.keys()]
-    assert targets and not [t for t in targets if not t.startswith(("#", "images/"))]
-    assert "@import" not in page.read_text() and "url(http" not in page.read_text()
-
-
-def test_page_has_the_table_with_its_best_values_and_the_figure(page):
-    shown = Page(page)
-    assert [a for tag, a in shown.tags if tag == "td" and "best" in (a["class"] or "")]
-    assert "svg" in {tag for tag, _ in shown.tags}
-    assert "Change Attribute Content" in shown.text and "Trade-off & more" in shown.text
+def test_700_samples_take_bounded_space(large_row, rows, tmp_path):
+    sizes = {}
+    for count in (70, 700):
+        # Texts, maps and scores as of 700 large samples; small pictures, whose size is known.
+        small = replace(large_row, source=rows[0].source, annotated=rows[0].annotated, edits={})
+        gallery = (replace(small, sample_id=f"{n:012d}") for n in range(count))
+        page = write_html(tmp_path / str(count), "t", [], [], [], [], {}, gallery, {})
+        files = [path for path in (tmp_path / str(count)).rglob("*") if path.is_file()]
+        sizes[count] = sum(path.stat().st_size for path in files)
+    assert sizes[700] < 10.5 * sizes[70]
+    assert page.stat().st_size < 1e6
+    page = write_html(tmp_path / "one", "t", [], [], [], [], {}, [large_row], {})
+    pictures = sum(path.stat().st_size for path in (page.parent / "images").iterdir())
+    assert pictures < 6 * 15e3
+    assert (page.parent / "samples" / "0000.js").stat().st_size < 40e3

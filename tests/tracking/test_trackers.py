@@ -14,7 +14,7 @@ from wandb_file import read_records
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.gallery import GalleryRow
-from piebench_masks.tracking.finished import charts, result_files, summary_metrics
+from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
 from piebench_masks.tracking.mlflow import MlflowTracker
 from piebench_masks.tracking.null import NullTracker
 from piebench_masks.tracking.tracker import Dataset, FinishedRun, Tracker
@@ -78,7 +78,7 @@ def run(tmp_path: Path) -> FinishedRun:
         dataset=Dataset("shapes", "fedcba", 2, tmp_path / "samples.parquet"),
         summary=summary_metrics(frames),
         tables=frames,
-        charts=charts(masks, edits, COLUMNS),
+        plots=native_plots(masks, edits, COLUMNS),
         samples=[
             GalleryRow(
                 sample_id="a",
@@ -92,7 +92,10 @@ def run(tmp_path: Path) -> FinishedRun:
                 maps={},
                 masks={"ours": ~half},
                 edits={"ours": picture, "none": picture},
-                dice={"ours": 0.25},
+                levels={"ours": [0.3, 0.6]},
+                cut={"ours": 1},
+                dice={"ours": [0.5, 0.25]},
+                scores={},
             )
         ],
         figures={"pareto": folder / "pareto.png"},

@@ -4,8 +4,10 @@ Knows files; knows no model and no store.
 """
 
 import csv
+import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -43,7 +45,7 @@ def load_folder(
     """
     listing = root / prompts
     try:
-        text = listing.read_text(encoding="utf-8-sig")
+        text = listing.read_bytes().decode("utf-8-sig")
         rows = _json_lines(text) if listing.suffix == ".jsonl" else _csv(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         raise DataError(
@@ -52,20 +54,35 @@ def load_folder(
             "or name another list with dataset.load.prompts"
         ) from error
     names = [_name(row) for row in rows]
-    numbered = [n if names.count(n) == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
+    times = Counter(names)
+    numbered = [n if times[n] == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
     entries = [_as_pie_bench(name, row) for name, row in zip(numbered, rows, strict=True)]
     return check_entries(entries, listing, root, on_error=on_error, progress=progress)
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
     """Rows by column; an empty cell of a column that may be left out is left out."""
-    rows = csv.DictReader(text.splitlines(), strict=True)
-    needed = list(FIELDS)[:3]
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    columns, needed = list(rows.fieldnames or []), list(FIELDS)[:3]
+    if not set(needed) <= set(columns) or len(set(columns)) < len(columns):
+        raise ValueError(f"its first line names the columns {', '.join(columns)[:200]!r}")
     return [{c: v for c, v in row.items() if v or c in needed} for row in rows]
 
 
 def _json_lines(text: str) -> list[Any]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
+    rows = []
+    for number, line in enumerate(text.split("\n"), 1):
+        try:
+            rows += [json.loads(line, object_pairs_hook=_unique)] if line.strip() else []
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"line {number}: {error}") from error
+    return rows
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a name is given twice")
+    return found
 
 
 def _name(row: Any) -> str:
@@ -78,7 +95,11 @@ def _as_pie_bench(name: str, row: Any) -> tuple[str, Any]:
     """(id, entry) of a line; what is wrong with it is found with all other checks."""
     if not isinstance(row, dict):
         return name, row
+    sample_id = name if row.get("id") is None else str(row["id"])
+    if None in row:
+        reason = "more cells than the first line: put texts with commas into quotation marks"
+        return sample_id, Rejection(sample_id, reason)
     entry = ABSENT | {FIELDS[c]: value for c, value in row.items() if c in FIELDS}
     if isinstance(entry["editing_type_id"], int):
         entry["editing_type_id"] = str(entry["editing_type_id"])
-    return str(row.get("id", name)), tuple(entry.items())
+    return sample_id, tuple(entry.items())

@@ -23,12 +23,14 @@ def load_image(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
     """The image of a file as RGB [H,W,3] in 0..255.
 
     The EXIF orientation is applied, transparency is laid on white; grey, palette, CMYK and 16-bit
-    images are converted. ``size`` = (height, width) resizes with Pillow's bicubic filter.
+    images are converted; of an animation the first frame is taken. ``size`` = (height, width)
+    resizes with Pillow's bicubic filter.
     Raises ``ImageError`` for a file that is missing, unreadable or larger than ``MAX_PIXELS``.
     """
     try:
         if not path.is_file():
-            raise ImageError(f"{path} is missing: put the image there")
+            instead = " instead of what is there" if path.exists() else ""
+            raise ImageError(f"{path} is missing: put the image there{instead}")
         with Image.open(path, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from piebench_masks.data.images import ImageError, load_image
+from piebench_masks.data.images import MAX_PIXELS, ImageError, load_image
 from piebench_masks.data.rle import decode_runs, to_coco, with_border
 from piebench_masks.data.sample import EDIT_TYPES, CocoRLE, Sample
 from piebench_masks.errors import BenchmarkError
@@ -51,10 +51,11 @@ class DataError(BenchmarkError):
     """A data set cannot be used; the message says why and what to do about it."""
 
     def __init__(self, message: str, rejections: Sequence[Rejection] = ()) -> None:
-        lines = [f"  {_printable(item.sample_id)}: {item.reason}" for item in rejections]
+        lines = [f"  {item.sample_id}: {item.reason}" for item in rejections]
         if len(lines) > LISTED:
             lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
-        super().__init__("\n".join([message, *lines]))
+        # File names and ids of others are shown, never obeyed: no control characters.
+        super().__init__("\n".join(map(_printable, [message, *lines])))
         self.rejections = tuple(rejections)
 
 
@@ -103,17 +104,31 @@ def check_entries(
     """The sound ones of (id, entry) pairs as samples, in their order, and the rejected ones.
 
     An entry is PIE-Bench's as a tuple of (field, value) pairs, none of them merged; instead of
-    ``mask`` it may name a picture of the mask's in ``mask_path``. listing: the file that they come
+    ``mask`` it may name a picture of the mask's in ``mask_path``. What could not be read as one
+    may be given as a ``Rejection``. listing: the file that they come
     from, for messages; images: the folder of all pictures; size: the side that every image must
     have, None for any. The rest as in ``load_pie_bench``.
     """
+    if not (size is None or (type(size) is int and 0 < size**2 <= MAX_PIXELS)):
+        raise DataError(f"mask_size is {size!r}: set dataset.load.mask_size to the images' side")
+    if not (type(border) is int and 0 <= border <= (size or 0) // 2):
+        raise DataError(
+            f"border is {border!r}: set dataset.load.border to a number of pixels, at most half "
+            "of mask_size"
+        )
     times = Counter(sample_id for sample_id, _ in entries)
     checked = dict(entries)  # the first place of a repeated id, where it is rejected
 
     def check(sample_id: str) -> Sample | Rejection:
         if times[sample_id] > 1:
             return Rejection(sample_id, f"the id is given {times[sample_id]} times")
-        return _check_entry(sample_id, checked[sample_id], images, size, border)
+        entry = checked[sample_id]
+        if isinstance(entry, Rejection):
+            return entry
+        try:
+            return _check_entry(sample_id, entry, images, size, border)
+        except OSError as error:  # a file that changes while it is read
+            return Rejection(sample_id, f"its files cannot be read ({error})")
 
     samples: list[Sample] = []
     rejections: list[Rejection] = []
@@ -272,6 +287,8 @@ def _size_or_problem(
         inside = path.resolve().is_relative_to(images.resolve())  # resolve follows symlinks
         if not inside or Path(relative).is_absolute() or ".." in Path(relative).parts:
             return f"{relative!r} leaves {images}"
+        if "\\" in relative:
+            return f"{relative!r} has Windows separators: write / instead"
         height, width = _image_size(path)
     except (OSError, ValueError, RuntimeError) as error:  # NUL, too long a name, a loop of links
         return f"{relative!r} is no path of a file ({error})"
@@ -292,8 +309,8 @@ def _without_brackets(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
 
 
-def _printable(sample_id: str) -> str:
-    return sample_id if SAMPLE_ID.fullmatch(sample_id) else ascii(sample_id)
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _is_unicode(text: str) -> bool:

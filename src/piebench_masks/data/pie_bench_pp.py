@@ -4,7 +4,6 @@ Its prompts are revised ones: a data set of its own. Knows files; knows no model
 """
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 
 from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
 from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.data.whole import whole_folder
 
 COLUMNS = ("id", "image", "source_prompt", "target_prompt", "blended_words", "mask")
 """What is read; ``edit_action`` and ``aspect_mapping`` stand beside it."""
@@ -34,13 +34,12 @@ def unpack_pie_bench_pp(root: Path, *, source: Path | str) -> None:
             "download all of the dataset UB-CVML-Group/PIE_Bench_pp there (huggingface-cli "
             "download --repo-type dataset), or set dataset.source to where it is"
         )
-    half_done = root.with_name(f"{root.name}~")
-    shutil.rmtree(half_done, ignore_errors=True)
-    entries = [entry for file in files for entry in _unpack(file, half_done / "annotation_images")]
-    # Not through a dict: an id that is given twice is for the loader to find.
-    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries)
-    (half_done / "mapping_file.json").write_text(f"{{{lines}}}", encoding="utf-8")
-    half_done.rename(root)
+    with whole_folder(root) as folder:
+        images = folder / "annotation_images"
+        entries = [entry for file in files for entry in _unpack(file, images)]
+        # Not through a dict: an id that is given twice is for the loader to find.
+        lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries)
+        (folder / "mapping_file.json").write_text(f"{{{lines}}}", encoding="utf-8")
 
 
 def _unpack(file: Path, images: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -58,7 +57,8 @@ def _unpack(file: Path, images: Path) -> list[tuple[str, dict[str, Any]]]:
         # The loader rejects odd ids; here they must not become paths. Formats are told by content.
         name = row["id"] if SAMPLE_ID.fullmatch(str(row["id"])) else f"row-{number}"
         path = f"{folder}/{name}.jpg"
-        if picture := (row["image"] or {}).get("bytes"):
+        picture = row["image"].get("bytes") if isinstance(row["image"], dict) else None
+        if isinstance(picture, bytes):
             (images / path).write_bytes(picture)
         entry = {
             "image_path": path,

@@ -65,7 +65,14 @@ class Backbone:
     """
 
     def __init__(
-        self, pipeline: Any, *, device: torch.device, rows: int, map_size: int, compiled: bool
+        self,
+        pipeline: Any,
+        *,
+        device: torch.device,
+        rows: int,
+        vae_rows: int,
+        map_size: int,
+        compiled: bool,
     ) -> None:
         from diffusers import DDPMScheduler
 
@@ -84,8 +91,7 @@ class Backbone:
         if compiled:
             self._unet.compile_repeated_blocks()
         self._unet_blocks, self._text_blocks = Blocks(rows), Blocks(rows)
-        # Full-size pictures are far larger than latents.
-        self._encode_blocks, self._decode_blocks = (Blocks(max(1, rows // 4)) for _ in range(2))
+        self._encode_blocks, self._decode_blocks = Blocks(vae_rows), Blocks(vae_rows)
         self._texts: dict[tuple[str, frozenset[int]], Tensor] = {}
         self.device = device
         self.dtype: torch.dtype = self._unet.dtype
@@ -109,13 +115,15 @@ class Backbone:
         vae_dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         rows: int = 8,
+        vae_rows: int = 2,
         map_size: int = 16,
         compiled: bool = False,
     ) -> "Backbone":
         """Load a diffusers folder. The VAE has its own precision: SDXL's overflows in float16.
 
-        rows: U-Net rows in one block; map_size: side of the attention layers that maps are read
-        from; compiled: torch.compile the transformer blocks. Raises BenchmarkError.
+        rows, vae_rows: of the U-Net and of the VAE in one block; map_size: side of the attention
+        layers that maps are read from; compiled: torch.compile the transformer blocks. Raises
+        BenchmarkError.
         """
         from diffusers import StableDiffusionXLPipeline
 
@@ -141,7 +149,14 @@ class Backbone:
                 f"give {wanted}, with the weights of that variant as safetensors"
             ) from error
         where = torch.device(device)
-        return cls(pipeline, device=where, rows=rows, map_size=map_size, compiled=compiled)
+        return cls(
+            pipeline,
+            device=where,
+            rows=rows,
+            vae_rows=vae_rows,
+            map_size=map_size,
+            compiled=compiled,
+        )
 
     def tokenize(self, prompt: str) -> list[int]:
         """The first tokenizer's ids, with BOS and EOS, neither padded nor truncated."""

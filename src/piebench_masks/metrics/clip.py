@@ -49,6 +49,7 @@ class Clip:
             self.model, self.preprocess = open_clip.create_model_from_pretrained(model, pretrained)
             self.tokenizer = open_clip.get_tokenizer(model)
         self.model.eval().requires_grad_(False).to(self.device)
+        self._pool = ThreadPoolExecutor()
         label = "CLIP" if name == "clip" else name
         self.columns = {
             f"{name}_whole": Column(f"{label} whole", "up"),
@@ -82,8 +83,7 @@ class Clip:
 
         Resizing happens in Pillow, as where the published figures were made.
         """
-        with ThreadPoolExecutor() as pool:
-            pixels = list(pool.map(self.preprocess, map(Image.fromarray, images)))
+        pixels = list(self._pool.map(self.preprocess, map(Image.fromarray, images)))
         return self.blocks.map(
             lambda block: F.normalize(self.model.encode_image(block.to(self.device)), dim=-1),
             torch.stack(pixels),

@@ -41,20 +41,34 @@ def sweep_scores(soft: np.ndarray, levels: np.ndarray, target: np.ndarray) -> di
     [0, 1]; the smoothing term of 1e-7 decides empty cases, so an empty prediction has precision 1.
     """
     n, order = len(levels), np.argsort(levels)
-    reached = np.searchsorted(levels[order], soft, side="right")
-    reached = reached.astype(np.min_scalar_type(2 * n + 1))
+    reached = nested(soft, levels[order])
     inner, inner_target = reached[1:-1, 1:-1], target[1:-1, 1:-1]
-    hits, area = _counts(reached, target, n)
-    inner_hits, inner_area = _counts(inner, inner_target, n)
     tolerance = BOUNDARY_TOLERANCE * float(np.hypot(*target.shape))
     found = {
-        **_from_counts(hits, area, target),
-        "area": area.astype(np.float32) / np.float32(target.size),
-        "dice_inner": _from_counts(inner_hits, inner_area, inner_target)["dice"],
+        **ratios(reached, n, target),
+        "dice_inner": ratios(inner, n, inner_target)["dice"],
         "boundary_f": boundary_f(inner, n, inner_target, tolerance),
     }
     place = np.argsort(order)
     return {name: values[place] for name, values in found.items()}
+
+
+def nested(soft: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """In how many of the masks ``soft >= level`` a pixel lies, [H, W]; levels [n] ascend."""
+    reached = np.searchsorted(levels, soft, side="right")
+    return reached.astype(np.min_scalar_type(2 * len(levels) + 1))
+
+
+def ratios(reached: np.ndarray, n: int, target: np.ndarray) -> dict[str, np.ndarray]:
+    """``RATIOS`` and ``area``, float32 [n], of ``n`` nested masks, from the widest on."""
+    hits, area = _counts(reached, target, n)
+    false_alarms, misses = area - hits, np.count_nonzero(target) - hits
+    rejections = target.size - hits - false_alarms - misses
+    return {
+        **_ratios(hits, false_alarms, misses, ""),
+        **_ratios(rejections, misses, false_alarms, "_inv"),
+        "area": area.astype(np.float32) / np.float32(max(target.size, 1)),
+    }
 
 
 def boundary_f(reached: np.ndarray, n: int, target: np.ndarray, tolerance: float) -> np.ndarray:
@@ -142,16 +156,6 @@ def _spans(low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:
     """Of each of ``n`` masks, on how many pixels' outlines it is: those of low .. high - 1."""
     starts, ends = (np.bincount(image.ravel(), minlength=n + 1) for image in (low, high))
     return (starts - ends).cumsum()[:n]
-
-
-def _from_counts(hits: np.ndarray, area: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
-    """All ratios from counted pixels: predicted and annotated, predicted, annotated."""
-    false_alarms, misses = area - hits, np.count_nonzero(target) - hits
-    rejections = target.size - hits - false_alarms - misses
-    return {
-        **_ratios(hits, false_alarms, misses, ""),
-        **_ratios(rejections, misses, false_alarms, "_inv"),
-    }
 
 
 def _ratios(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, suffix: str) -> dict[str, np.ndarray]:

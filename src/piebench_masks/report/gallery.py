@@ -15,7 +15,7 @@ from scipy.ndimage import binary_erosion
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.report.tables import at_thresholds
 
-_HEAT = np.round(mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
+HEAT = np.round(mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 _OUTLINE = (255, 225, 70)
 _HIT, _EXTRA, _MISSED = (235, 238, 242), (213, 94, 0), (0, 114, 178)
 _GREY = (95, 102, 110)
@@ -24,10 +24,12 @@ LEGEND = "Masks: white right, orange too much, blue missed. Yellow line: annotat
 
 @dataclass(frozen=True)
 class GalleryRow:
-    """One sample to show. All images uint8 [H,W,3], all masks bool [H,W]; maps float [h,w] in 0..1.
+    """One sample to show. All images uint8 [H,W,3], all masks bool [H,W]; maps [h,w] in 0..1.
 
-    ``pick`` says why it was chosen; ``maps``, ``masks`` and ``dice`` are by mask method, ``edits``
-    by mask method with "none" for editing without a mask.
+    ``pick`` says why it was chosen; ``maps`` to ``dice`` are by mask method, ``edits`` and
+    ``scores`` by mask method with "none" for editing without a mask. ``levels`` has for each scored
+    threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an annotated
+    mask) the Dice of each; ``masks`` are those at the ``cut``-th threshold.
     """
 
     sample_id: str
@@ -39,9 +41,12 @@ class GalleryRow:
     annotated: np.ndarray | None
     target: np.ndarray | None
     maps: Mapping[str, np.ndarray]
+    levels: Mapping[str, Sequence[float]]
     masks: Mapping[str, np.ndarray]
+    cut: Mapping[str, int]
+    dice: Mapping[str, Sequence[float]]
     edits: Mapping[str, np.ndarray]
-    dice: Mapping[str, float]
+    scores: Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,8 @@ def tiles(row: GalleryRow, size: int = 128) -> list[Tile]:
     for method, soft_map in row.maps.items():
         result.append(("Soft maps", method, _heat(source, soft_map)))
     for method, mask in row.masks.items():
-        label = f"{method} {row.dice[method]:.2f}" if method in row.dice else method
+        known = method in row.dice
+        label = f"{method} {row.dice[method][row.cut[method]]:.2f}" if known else method
         result.append(("Masks (Dice)", label, _compared(source, _fit_mask(mask, shape), annotated)))
     for method, edit in row.edits.items():
         result.append(("Edits", "no mask" if method == "none" else method, _fit(edit, size)))
@@ -153,7 +159,7 @@ def _heat(image: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
     picture = Image.fromarray(np.nan_to_num(soft_map).astype(np.float32))
     value = np.asarray(picture.resize(image.shape[1::-1], Image.Resampling.BILINEAR)).clip(0, 1)
     weight = 0.45 + 0.45 * value[..., None]
-    mixed = (1 - weight) * _grey(image) + weight * _HEAT[np.round(value * 255).astype(np.uint8)]
+    mixed = (1 - weight) * _grey(image) + weight * HEAT[np.round(value * 255).astype(np.uint8)]
     return mixed.astype(np.uint8)
 
 

@@ -1,42 +1,105 @@
-"""The report as a web page: one html file and its pictures in a folder, nothing from the network.
+"""The report as a folder for a browser: the page, its pictures and maps, nothing from elsewhere.
 
-Gets finished tables, figures and gallery rows; must not know stores, stages or models.
+Gets finished tables, charts and gallery rows; must not know stores, stages or models.
+
+``report.html`` holds style, scripts and an index of all samples. What only a sample in view needs
+lies beside it: pictures in ``images``, and in ``samples`` its maps, as scripts, because a page that
+was opened from a disk may neither fetch a file nor read the pixels of a picture.
 """
 
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+import io
+import json
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
+import numpy as np
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
+from PIL import Image
 
+from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import EDIT_TYPES
-from piebench_masks.report.gallery import LEGEND, GalleryRow, tiles
-from piebench_masks.report.tables import Table
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.charts import Chart
+from piebench_masks.report.gallery import HEAT, GalleryRow
+from piebench_masks.report.table import Table
+from piebench_masks.report.tables import header
+
+PICTURE = 256
+"""Longer side of a stored picture in pixels."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A mask method's scored thresholds, the chosen one's place, and that of its shown edits.
+
+    ``dice`` is the mean over samples at each threshold, empty without annotated masks.
+    """
+
+    method: str
+    thresholds: Sequence[float]
+    chosen: int
+    edited: float | None
+    dice: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its charts side by side, and its ``files`` (names beside the page) by type."""
+
+    title: str
+    caption: str
+    charts: Sequence[Chart]
+    files: Mapping[str, str]
 
 
 def write_html(
     folder: Path,
     title: str,
     tables: Sequence[Table],
-    figures: Mapping[str, Path],
-    gallery: Sequence[GalleryRow],
+    comparisons: Sequence[Table],
+    figures: Sequence[Figure],
+    sweeps: Sequence[Sweep],
+    columns: Mapping[str, Column],
+    gallery: Iterable[GalleryRow],
     provenance: Mapping[str, object],
 ) -> Path:
-    """Write ``folder``/report.html and ``folder``/images; returns the page's path.
+    """Write ``folder``/report.html, images/ and samples/; returns the page's path.
 
-    ``figures`` are SVG files by caption, put into the page itself. All texts (prompts, ids, names)
-    are escaped, and picture files are named by number, so no input can reach markup or paths.
+    comparisons: tables that are folded up; columns: the editing metrics shown of a sample. The
+    gallery is read once, a row at a time. Pictures and maps of an earlier report are removed. All
+    texts (prompts, ids, names) are data to the page and never markup, and files are named by
+    number, so no input can reach markup or paths.
     """
-    images = folder / "images"
-    images.mkdir(parents=True, exist_ok=True)
-    sections = []
-    numbered = sorted(enumerate(gallery), key=lambda entry: entry[1].edit_type)
-    for edit_type, entries in groupby(numbered, key=lambda entry: entry[1].edit_type):
-        samples = [(row, _write_tiles(row, number, images)) for number, row in entries]
-        sections.append((EDIT_TYPES[edit_type], samples))
+    parts = {part: folder / part for part in ("images", "samples")}
+    before = {path for part in parts.values() for path in part.glob("*.*")}
+    for part in parts.values():
+        part.mkdir(parents=True, exist_ok=True)
+    written: set[Path] = set()
+    index = [_write_sample(row, n, parts, columns, written) for n, row in enumerate(gallery)]
+    for path in before - written:
+        path.unlink()
+    data = {
+        "types": EDIT_TYPES,
+        "heat": b64encode(HEAT.tobytes()).decode(),
+        "methods": [
+            vars(sweep) | {"dice": [_number(value, 3) for value in sweep.dice]} for sweep in sweeps
+        ],
+        "metrics": [{"label": header(c), "digits": c.digits} for c in columns.values()],
+        "figures": [figure.charts for figure in figures],
+        "samples": index,
+    }
+    files = resources.files("piebench_masks.report").joinpath("page")
+    scripts = ("maps.js", "chart.js", "gallery.js", "page.js")
+    script = "\n".join(files.joinpath(name).read_text("utf-8") for name in scripts)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("piebench_masks", "report"),
+        loader=jinja2.PackageLoader("piebench_masks", "report/page"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -45,29 +108,93 @@ def write_html(
     page = environment.get_template("template.html").render(
         title=title,
         tables=tables,
-        figures={caption: _inline(path) for caption, path in figures.items()},
-        sections=sections,
-        legend=LEGEND,
+        comparisons=comparisons,
+        figures=figures,
+        samples=len(index),
         provenance=provenance,
+        style=Markup(files.joinpath("page.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=b64encode(sha256(script.encode()).digest()).decode(),
+        data=_json(data),
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def _inline(path: Path) -> Markup:
-    """An SVG file of ours without its XML declaration, which html does not have."""
-    text = path.read_text(encoding="utf-8")
-    return Markup(text[text.index("<svg") :])
+def _json(data: object) -> Markup:
+    """JSON that is safe inside a script element: no ``<``, no ``&``, ASCII only."""
+    return htmlsafe_json_dumps(data, dumps=json.dumps, allow_nan=False, separators=(",", ":"))
 
 
-def _write_tiles(
-    row: GalleryRow, number: int, folder: Path
-) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Write a row's tiles; (label, file name) of each, by group."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for place, tile in enumerate(tiles(row)):
-        name = f"{number:04d}_{place:02d}.png"
-        tile.image.save(folder / name)
-        groups.setdefault(tile.group, []).append((tile.label, name))
-    return list(groups.items())
+def _write_sample(
+    row: GalleryRow,
+    number: int,
+    parts: Mapping[str, Path],
+    columns: Mapping[str, Column],
+    written: set[Path],
+) -> dict[str, Any]:
+    """Write a sample's pictures and maps; its entry in the page's index. Equal pictures are one."""
+    names: dict[bytes, str] = {}
+
+    def picture(image: np.ndarray) -> str:
+        pixels = image.tobytes()
+        if pixels not in names:
+            names[pixels] = f"{number:04d}_{len(names)}.webp"
+            path = parts["images"] / names[pixels]
+            path.write_bytes(_encoded(image))
+            written.add(path)
+        return names[pixels]
+
+    maps = {
+        method: {
+            "shape": soft_map.shape,
+            "values": _packed(soft_map),
+            "levels": [round(float(level), 7) for level in row.levels[method]],
+        }
+        for method, soft_map in row.maps.items()
+    }
+    scores = {
+        edit: [_number(values.get(name), c.digits, c.scale) for name, c in columns.items()]
+        for edit, values in row.scores.items()
+    }
+    runs = None if row.annotated is None else encode_runs(row.annotated)
+    path = parts["samples"] / f"{number:04d}.js"
+    path.write_text(
+        f"showSample({number},{_json({'runs': runs, 'maps': maps, 'scores': scores})})\n", "utf-8"
+    )
+    written.add(path)
+    return {
+        "id": row.sample_id,
+        "type": row.edit_type,
+        "prompts": [row.source_prompt, row.target_prompt],
+        "size": row.source.shape[:2],
+        "annotated": row.annotated is not None,
+        "source": picture(row.source),
+        "target": None if row.target is None else picture(row.target),
+        "edits": {edit: picture(image) for edit, image in row.edits.items()},
+        "dice": {m: [_number(value, 3) for value in of] for m, of in row.dice.items()},
+    }
+
+
+def _packed(soft_map: np.ndarray) -> str:
+    """A map in 0..1 as base64 of little-endian uint16.
+
+    Not 8 bits: where a map is flat near the threshold, a step of 1/255 moves the mask's edge far.
+    Of 512 x 512 pixels up to 10 555 flipped in the masks of the embedded default, with 16 bits 44.
+    """
+    steps = np.round(np.nan_to_num(soft_map).clip(0, 1) * 65535).astype("<u2")
+    return b64encode(steps.tobytes()).decode()
+
+
+def _encoded(image: np.ndarray) -> bytes:
+    """uint8 [H,W,3] as WebP, scaled down to ``PICTURE``; small pictures keep every pixel."""
+    picture, content = Image.fromarray(image), io.BytesIO()
+    picture.thumbnail((PICTURE, PICTURE), Image.Resampling.LANCZOS, reducing_gap=2)
+    picture.save(content, "WEBP", lossless=max(image.shape) <= PICTURE // 2, quality=80, method=2)
+    return content.getvalue()
+
+
+def _number(value: float | None, digits: int, scale: float = 1.0) -> float | None:
+    """As it is shown; JSON knows no NaN."""
+    return None if value is None or not np.isfinite(value) else round(value * scale, digits)

@@ -88,7 +88,9 @@ def plot_pareto(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y:
         else:
             axes.plot(curve[x], curve[y], "x", color=QUIET, markersize=6, markeredgewidth=1.5)
             at = (curve[x].iloc[0], curve[y].iloc[0])
-            axes.annotate(name, at, (6, -3), **_BESIDE, color=QUIET, fontsize=8)
+            axes.annotate(
+                name, at, (6, 5), **_BESIDE, color=QUIET, fontsize=8, path_effects=[_HALO]
+            )
     _draw_front(axes, points.loc[points["front"], [x, y]].sort_values(x), columns[x].direction)
     axes.margins(0.07)
     _label_thresholds(figure, points[points["method"].isin(looks)], x, y, looks)

@@ -13,14 +13,8 @@ import pandas as pd
 
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
-from piebench_masks.report.tables import (
-    Format,
-    Table,
-    at_thresholds,
-    best_thresholds,
-    bootstrap,
-    header,
-)
+from piebench_masks.report.table import Format, Table
+from piebench_masks.report.tables import at_thresholds, best_thresholds, bootstrap, header
 
 
 @dataclass(frozen=True)

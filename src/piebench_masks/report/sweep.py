@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 
 from piebench_masks.report.figures import house_style, method_looks, new_figure, save_figure
-from piebench_masks.report.tables import BASELINES, Format, Table
+from piebench_masks.report.table import Format, Table
+from piebench_masks.report.tables import BASELINES
 
 SCORES = {"lpips": "_unedit_part", "clip": "_edited", "target_error": ""}
 """Columns of the editing table that are collected, by start and end."""

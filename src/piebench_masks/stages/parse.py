@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -67,5 +68,6 @@ def _listing(root: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(p for p in root.rglob("*") if p.is_file()):
         stat = path.stat()
-        digest.update(f"{path.relative_to(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        name = os.fsencode(path.relative_to(root))  # which need not be Unicode
+        digest.update(name + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return digest.hexdigest()

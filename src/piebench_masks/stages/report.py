@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,25 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
+from torch import Tensor
 
 from piebench_masks.console import say
 from piebench_masks.data.sample import Sample
+from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
+from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import provenance
+from piebench_masks.report.charts import Chart, dice_charts, pareto_chart
 from piebench_masks.report.figures import plot_dice, save_figure
 from piebench_masks.report.gallery import GalleryRow, contact_sheet, select_samples
-from piebench_masks.report.html import write_html
+from piebench_masks.report.html import Figure, Sweep, write_html
 from piebench_masks.report.pareto import plot_pareto
 from piebench_masks.report.published import Setting, published_tables
+from piebench_masks.report.table import Table
 from piebench_masks.report.tables import (
-    Table,
+    BASELINES,
     at_thresholds,
     best_thresholds,
     dice_table,
@@ -34,6 +41,7 @@ from piebench_masks.report.tables import (
 )
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome
+from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import map_folder, read_map
 from piebench_masks.stages.parse import parsed_folder
@@ -44,16 +52,25 @@ from piebench_masks.stages.score import (
     mask_scores,
     read_columns,
     read_edit,
+    scored_thresholds,
 )
-from piebench_masks.stages.variants import UNMASKED, variants
+from piebench_masks.stages.variants import variants
 from piebench_masks.store import artifact_key
-from piebench_masks.tracking.finished import charts, result_files, summary_metrics
-from piebench_masks.tracking.tracker import Chart, Dataset, FinishedRun
+from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
+from piebench_masks.tracking.tracker import Dataset, FinishedRun, Plot
 
 CAPTIONS = {
-    "pareto": "Keeping the background against doing the edit: one curve a method, a point a "
-    "threshold, the Pareto front ringed.",
-    "dice": "Agreement with the annotated masks over the threshold.",
+    "pareto": (
+        "Keeping the background against doing the edit",
+        "One curve a method, one point a threshold. Rings and the grey line are the Pareto front: "
+        "what no other point beats in both. The oracle edits under the annotated mask and does not "
+        "rank.",
+    ),
+    "dice": (
+        "Agreement with the annotated masks over the threshold",
+        "Mean Dice over all samples, the best threshold ringed. Dashed: masks made without a model "
+        "and, as the best that the map's grid allows, the oracle.",
+    ),
 }
 
 
@@ -74,9 +91,9 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         run.cfg.compat,
     )
     beside = published_tables(masks, edits, columns, cuts, setting)
-    tables = beside | tables
-    figures = _figures(folder, masks, edits, columns)
-    gallery = _gallery(run, samples, masks, best, cuts)
+    figures, charts = _figures(folder, masks, edits, columns)
+    rows = _Rows(run, masks, edits, best, cuts)
+    gallery = _picked(run, samples, masks, best, rows)
     how = _provenance(run, samples, computed)
 
     masks.to_parquet(folder / "mask_scores.parquet", index=False)
@@ -84,7 +101,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     _write(folder / "failures.jsonl", "".join(f"{json.dumps(asdict(f))}\n" for f in failures))
     _write(folder / "config.yaml", OmegaConf.to_yaml(run.cfg, resolve=True))
     _write(folder / "provenance.json", json.dumps(how, indent=2))
-    for stem, table in tables.items():
+    for stem, table in (beside | tables).items():
         table.write(folder / "tables", stem)
     if gallery:
         contact_sheet(gallery).save(folder / "gallery.png")
@@ -93,13 +110,20 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         f"Edits made elsewhere, on {run.cfg.dataset.name}"
         if run.cfg.editor.name == "external"
         else f"Masks of {run.cfg.model.name} on {run.cfg.dataset.name}",
-        list(tables.values())[::-1],  # a page is read from its top, a terminal from its end
-        {CAPTIONS[stem]: paths["svg"] for stem, paths in figures.items()},
-        gallery,
-        how,
+        tables=list(tables.values())[::-1],  # a page is read from its top, a terminal from its end
+        comparisons=list(beside.values()),
+        figures=[
+            Figure(*CAPTIONS[stem], charts[stem], {kind: p.name for kind, p in paths.items()})
+            for stem, paths in figures.items()
+        ],
+        sweeps=rows.sweeps,
+        columns=rows.columns(columns),
+        gallery=rows.of((sample, "") for sample in samples),
+        provenance=how,
     )
-    shown = charts(masks, edits, columns)
-    seen_at = _publish(run, samples, tables, shown, gallery, figures, how)
+    tables = beside | tables
+    plots = native_plots(masks, edits, columns)
+    seen_at = _publish(run, samples, tables, plots, gallery, figures, how)
     for stem, table in tables.items():
         void = stem in beside and table.frame["difference"].isna().all()
         # A comparison that is void is not worth its lines on the terminal.
@@ -152,8 +176,9 @@ def _edited_thresholds(
 
 def _figures(
     folder: Path, masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
-) -> dict[str, dict[str, Path]]:
-    figures = {}
+) -> tuple[dict[str, dict[str, Path]], dict[str, list[Chart]]]:
+    """Files by name and type, and the same figures' charts for the page."""
+    figures, charts = {}, {}
     known = [name for name in columns if name in edits and edits[name].notna().any()]
 
     def first(prefix: str, *endings: str) -> str | None:
@@ -164,17 +189,19 @@ def _figures(
     x, y = first("lpips", "_unedit_part", ""), first("clip", "_edited", "_whole")
     if x and y:
         figures["pareto"] = save_figure(plot_pareto(edits, columns, x, y), folder, "pareto")
+        charts["pareto"] = [pareto_chart(edits, columns, x, y)]
     if len(masks):
         figures["dice"] = save_figure(plot_dice(masks), folder, "dice")
-    return figures
+        charts["dice"] = dice_charts(masks)
+    return figures, charts
 
 
-def _gallery(
+def _picked(
     run: Run,
     samples: Sequence[Sample],
     masks: pd.DataFrame,
     best: Mapping[str, float],
-    edited: Mapping[str, float],
+    rows: "_Rows",
 ) -> list[GalleryRow]:
     """Best, median and worst sample of each edit type by the Dice of the first method.
 
@@ -184,61 +211,139 @@ def _gallery(
     if len(masks):
         picked = select_samples(masks, best, next(iter(run.methods)))
     else:
-        rows = [(s.id, s.edit_type, "first") for s in samples]
-        picked = pd.DataFrame(rows, columns=["sample", "edit_type", "pick"])
+        listed = [(s.id, s.edit_type, "first") for s in samples]
+        picked = pd.DataFrame(listed, columns=["sample", "edit_type", "pick"])
         picked = picked.groupby("edit_type").head(3)
-    return [
-        _gallery_row(run, by_id[sample_id], pick, masks, best, edited)
-        for sample_id, pick in zip(picked["sample"], picked["pick"], strict=True)
-    ]
+    chosen = zip(picked["sample"], picked["pick"], strict=True)
+    return list(rows.of((by_id[sample_id], pick) for sample_id, pick in chosen))
 
 
-def _gallery_row(
-    run: Run,
-    sample: Sample,
-    pick: str,
-    masks: pd.DataFrame,
-    best: Mapping[str, float],
-    edited: Mapping[str, float],
-) -> GalleryRow:
-    """Masks at each method's best threshold, edits at the best that was edited under."""
-    case = edit_case(run, sample)
-    maps, cut, dice = {}, {}, {}
-    if case.mask is not None and len(masks):
-        own = at_thresholds(masks[masks["sample"] == sample.id], best)
-        dice = dict(zip(own["method"], own["dice"], strict=True))
-    for name, method in run.methods.items():
-        soft_map = read_map(run, method, sample)
-        if soft_map is not None and method.conditions:
-            size = (case.source.shape[0], case.source.shape[1])
-            maps[name] = rescale(soft_map).numpy()
-            (mask,) = method.binarizer.masks(soft_map, [best[name]], size, run.cfg.compat)
-            cut[name] = mask.numpy()
-    edits = {}
-    for variant in variants(run, sample):
-        if variant.file is not None:
-            stored, label, wanted = variant.file.is_file(), variant.editor, True
-        else:
-            stored, label = edit_folder(run).has(edit_name(sample, variant.name)), variant.method
-            wanted = label == UNMASKED or (
-                label in ("oracle", *maps) and variant.threshold == edited.get(label)
+class _Rows:
+    """Gallery rows of single samples: stored maps, edits and scores, read as they are asked for.
+
+    Masks are at each method's best threshold, edits at the best that was edited under. Trivial
+    methods are left out but for the edit under the oracle's mask.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        masks: pd.DataFrame,
+        edits: pd.DataFrame,
+        best: Mapping[str, float],
+        edited: Mapping[str, float],
+    ) -> None:
+        self.run, self.best, self.edited = run, best, edited
+        self.methods = {n: m for n, m in run.methods.items() if n not in BASELINES}
+        self.dice = {
+            name: masks[masks["method"] == name]
+            .pivot(index="sample", columns="threshold", values="dice")
+            .reindex(columns=self.cuts(method))
+            for name, method in self.methods.items()
+            if len(masks)
+        }
+        name = "editor" if run.cfg.editor.name == "external" else "method"
+        shown = at_thresholds(edits, edited) if len(edits) else edits
+        self.scores: dict[str, dict[str, dict[str, float]]] = {}
+        for values in shown.to_dict("records"):
+            of_sample = self.scores.setdefault(values["sample"], {})
+            of_sample[values[name]] = {str(key): value for key, value in values.items()}
+
+    def columns(self, known: Mapping[str, Column]) -> dict[str, Column]:
+        """The headline metrics that a shown edit has a value of."""
+        edits = [edit for of in self.scores.values() for edit in of.values()]
+        return {
+            name: column
+            for name, column in known.items()
+            if column.headline and any(pd.notna(edit.get(name)) for edit in edits)
+        }
+
+    def cuts(self, method: MapMethod) -> list[float]:
+        return sorted({*scored_thresholds(self.run, method), self.best[method.name]})
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        return [
+            Sweep(
+                method=name,
+                thresholds=self.cuts(method),
+                chosen=self.cuts(method).index(self.best[name]),
+                edited=self.edited.get(name),
+                dice=self.dice[name].mean().tolist() if name in self.dice else (),
             )
-        if stored and wanted:
-            edits[label] = read_edit(run, sample, variant, case.source)
-    return GalleryRow(
-        sample_id=sample.id,
-        edit_type=sample.edit_type,
-        pick=pick,
-        source_prompt=sample.source_prompt,
-        target_prompt=sample.target_prompt,
-        source=case.source,
-        annotated=case.mask,
-        target=case.target,
-        maps=maps,
-        masks=cut,
-        edits=edits,
-        dice=dice,
-    )
+            for name, method in self.methods.items()
+        ]
+
+    def of(self, chosen: Iterable[tuple[Sample, str]]) -> Iterator[GalleryRow]:
+        """The rows of samples and why they were picked; without those whose files do not load,
+        which the stages before have reported.
+        """
+        for sample, pick in chosen:
+            with suppress(BenchmarkError):
+                yield self.row(sample, pick)
+
+    def row(self, sample: Sample, pick: str = "") -> GalleryRow:
+        run, case = self.run, edit_case(self.run, sample)
+        size = (case.source.shape[0], case.source.shape[1])
+        maps, levels, cut, masks, dice = {}, {}, {}, {}, {}
+        for name, method in self.methods.items():
+            soft_map = read_map(run, method, sample)
+            if soft_map is None:
+                continue
+            cuts = self.cuts(method)
+            maps[name] = rescale(soft_map).numpy()
+            levels[name] = _levels(method, soft_map, cuts, size, run.cfg.compat)
+            cut[name] = cuts.index(self.best[name])
+            masks[name] = method.binarizer.masks(soft_map, [self.best[name]], size, run.cfg.compat)[
+                0
+            ].numpy()
+            if name in self.dice and sample.id in self.dice[name].index:
+                dice[name] = list(self.dice[name].loc[sample.id])
+        edits = {}
+        for variant in variants(run, sample):
+            if variant.file is not None:
+                stored, label, wanted = variant.file.is_file(), variant.editor, True
+            else:
+                name = edit_name(sample, variant.name)
+                stored, label = edit_folder(run).has(name), variant.method
+                wanted = label == UNMASKED or (
+                    label in ("oracle", *maps) and variant.threshold == self.edited.get(label)
+                )
+            if stored and wanted:
+                edits[label] = read_edit(run, sample, variant, case.source)
+        scores = self.scores.get(sample.id, {})
+        return GalleryRow(
+            sample_id=sample.id,
+            edit_type=sample.edit_type,
+            pick=pick,
+            source_prompt=sample.source_prompt,
+            target_prompt=sample.target_prompt,
+            source=case.source,
+            annotated=case.mask,
+            target=case.target,
+            maps=maps,
+            levels=levels,
+            masks=masks,
+            cut=cut,
+            dice=dice,
+            edits=edits,
+            scores={name: scores[name] for name in edits if name in scores},
+        )
+
+
+def _levels(
+    method: MapMethod,
+    soft_map: Tensor,
+    cuts: Sequence[float],
+    size: tuple[int, int],
+    compat: Compat,
+) -> list[float]:
+    """What the RESCALED and upsampled map must exceed at each threshold."""
+    _, levels = method.binarizer.cut(soft_map, cuts, size, compat)
+    if not method.binarizer.rescaled:
+        low, high = soft_map.min().double(), soft_map.max().double()
+        levels = (levels.double() - low) / (high - low + 1e-7)
+    return levels.clamp(-1, 2).tolist()
 
 
 def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[str, Any]:
@@ -250,6 +355,7 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
         model = f"{run.cfg.model.name} ({run.model_source[1]})"
     return provenance() | {
         "device": str(run.device),
+        "executor": run.section("executor"),
         "threads": torch.get_num_threads(),
         "dataset": run.cfg.dataset.name,
         "samples": len(samples),
@@ -265,7 +371,7 @@ def _publish(
     run: Run,
     samples: Sequence[Sample],
     tables: Mapping[str, Table],
-    shown: Mapping[str, Chart],
+    plots: Mapping[str, Plot],
     gallery: Sequence[GalleryRow],
     figures: Mapping[str, Mapping[str, Path]],
     how: Mapping[str, Any],
@@ -295,7 +401,7 @@ def _publish(
         ),
         summary=summary_metrics(frames),
         tables=frames,
-        charts=shown,
+        plots=plots,
         samples=gallery,
         figures=pictures,
         files=result_files(folder),

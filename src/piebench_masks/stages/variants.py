@@ -20,10 +20,8 @@ from piebench_masks.editing.external import MaskSource, external_methods
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.run import Run, once
+from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.masks import read_map
-
-UNMASKED = "none"
-"""The method of the row that is edited everywhere, whatever any map says."""
 
 
 @dataclass(frozen=True)

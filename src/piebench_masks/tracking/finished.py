@@ -12,7 +12,7 @@ from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.pareto import pareto_points
 from piebench_masks.report.tables import BASELINES, header
-from piebench_masks.tracking.tracker import Chart
+from piebench_masks.tracking.tracker import Plot
 
 OWN_FOLDERS = ("wandb", "mlflow", "hydra", "run.log")
 """Of a results folder, what is no result: trackers' local files, Hydra's, the log."""
@@ -48,9 +48,9 @@ def summary_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items() if pd.notna(value)}
 
 
-def charts(
+def native_plots(
     masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
-) -> dict[str, Chart]:
+) -> dict[str, Plot]:
     """Mean Dice over the threshold, and the trade-off of the edits as curves and as points.
 
     Points carry every editor and method, curves the learned methods with several thresholds.
@@ -59,7 +59,7 @@ def charts(
     if len(masks):
         learned = masks[~masks["method"].isin(BASELINES)]
         mean = learned.groupby(["method", "threshold"], sort=False)["dice"].mean().reset_index()
-        made["dice_over_threshold"] = Chart(
+        made["dice_over_threshold"] = Plot(
             "Mean Dice over the threshold", mean, "threshold", "dice"
         )
     axes = [_first(edits, "lpips", "_unedit_part", ""), _first(edits, "clip", "_edited", "_whole")]
@@ -67,13 +67,13 @@ def charts(
         x, y = axes[0], axes[1]
         points = pareto_points(edits, columns, x, y).dropna(subset=[x, y])
         title = f"{header(columns[y])} against {header(columns[x])}, unscaled"
-        made["pareto"] = Chart(title, points, x, y, lines=False)
+        made["pareto"] = Plot(title, points, x, y, lines=False)
         sweeps = points.groupby(["editor", "method"])[x].transform("size") > 1
         curves = points[sweeps].sort_values("threshold", kind="stable")
         if len(curves):
             if curves["editor"].nunique() > 1:
                 curves = curves.assign(method=curves["editor"] + ", " + curves["method"])
-            made["pareto_curves"] = Chart(title, curves, x, y)
+            made["pareto_curves"] = Plot(title, curves, x, y)
     return made
 
 

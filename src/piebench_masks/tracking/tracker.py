@@ -16,7 +16,7 @@ from piebench_masks.report.gallery import GalleryRow
 
 
 @dataclass(frozen=True)
-class Chart:
+class Plot:
     """Columns ``x`` and ``y`` of ``frame``: a line for each ``method``, or points."""
 
     title: str
@@ -41,7 +41,7 @@ class FinishedRun:
     """All that is published of one run.
 
     ``key`` is the run's identity: publishing the same key again replaces, never duplicates.
-    ``folder`` is its results folder. ``tables`` and ``charts`` are aggregates, of few rows.
+    ``folder`` is its results folder. ``tables`` and ``plots`` are aggregates, of few rows.
     ``samples`` are the gallery's; ``figures`` PNG files; ``files`` files and folders.
     """
 
@@ -55,7 +55,7 @@ class FinishedRun:
     dataset: Dataset
     summary: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame]
-    charts: Mapping[str, Chart]
+    plots: Mapping[str, Plot]
     samples: Sequence[GalleryRow]
     figures: Mapping[str, Path]
     files: Sequence[Path]
@@ -65,7 +65,7 @@ class FinishedRun:
         about = [self.key, self.name, self.group, [*self.tags], self.commit]
         digest = hashlib.sha256(json.dumps(about).encode())
         digest.update(f"{self.dataset.digest} {json.dumps(dict(self.summary))}".encode())
-        for name, frame in {**self.tables, **{n: c.frame for n, c in self.charts.items()}}.items():
+        for name, frame in {**self.tables, **{n: c.frame for n, c in self.plots.items()}}.items():
             digest.update(f"{name}\n{frame.to_csv(index=False)}".encode())
         for path in self.files:
             if path.suffix == ".parquet":

@@ -19,7 +19,7 @@ import pandas as pd
 
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.report.gallery import GalleryRow
-from piebench_masks.tracking.tracker import Chart, FinishedRun
+from piebench_masks.tracking.tracker import FinishedRun, Plot
 
 if TYPE_CHECKING:
     import wandb
@@ -80,7 +80,7 @@ class WandbTracker:
             logged: dict[str, Any] = {
                 name: wandb.Table(**_contents(frame)) for name, frame in run.tables.items()
             }
-            logged |= {f"chart/{name}": _chart(chart) for name, chart in run.charts.items()}
+            logged |= {f"chart/{name}": _chart(chart) for name, chart in run.plots.items()}
             logged |= {f"figure/{name}": wandb.Image(str(p)) for name, p in run.figures.items()}
             if run.samples:
                 logged["samples"] = _sample_table(run.samples)
@@ -131,7 +131,7 @@ def _use_dataset(session: "wandb.Run", run: FinishedRun, offline: bool) -> None:
         session.use_artifact(artifact)
 
 
-def _chart(chart: Chart) -> Any:
+def _chart(chart: Plot) -> Any:
     """A chart of W&B's own, which it draws from a table of few rows."""
     import wandb
 
@@ -171,10 +171,15 @@ def _sample_table(samples: Sequence[GalleryRow]) -> "wandb.Table":
             row.source_prompt,
             row.target_prompt,
             wandb.Image(row.source, masks=masks or None),
-            *(row.dice.get(name) for name in methods),
+            *(_dice(row, name) for name in methods),
             *(wandb.Image(row.edits[n]) if n in row.edits else None for n in edited),
         )
     return table
+
+
+def _dice(row: GalleryRow, method: str) -> float | None:
+    """Of the mask that is shown."""
+    return row.dice[method][row.cut[method]] if method in row.dice else None
 
 
 def _contents(frame: pd.DataFrame) -> dict[str, list[Any]]:

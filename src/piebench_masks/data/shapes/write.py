@@ -14,6 +14,7 @@ from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.data.shapes.grammar import Edit, sample_edit
 from piebench_masks.data.shapes.render import render_edit
+from piebench_masks.data.whole import whole_folder
 
 EVALUATION_SEED = 2**32
 """Evaluation samples use the seeds from here on, training scenes only those below."""
@@ -35,6 +36,11 @@ def write_shapes(root: Path, *, per_type: int = 20) -> None:
     As in PIE-Bench (METHODS.md, section 1): brackets around changed words, masks as row-major runs.
     Beside each 64x64 image lies the true edited one, named by ``target_image_path``.
     """
+    with whole_folder(root) as folder:
+        _write(folder, per_type)
+
+
+def _write(root: Path, per_type: int) -> None:
     images = root / "annotation_images"
     mapping = {}
     for sample_id, edit_type, edit in evaluation_edits(per_type):

@@ -31,11 +31,11 @@ def summary_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
             found[f"dice/{row['method']}"] = row["dice"]
             found[f"threshold/{row['method']}"] = row["threshold"]
     if "dice_by_edit_type" in tables:
-        by_type = tables["dice_by_edit_type"].set_index("edit_type")
+        by_type = tables["dice_by_edit_type"]
         for method in [name.removeprefix("dice/") for name in found if name.startswith("dice/")]:
-            for edit_type in EDIT_TYPES:
-                name = f"dice/{method}/{edit_type.lower().replace(' ', '_')}"
-                found[name] = by_type.loc[edit_type, method]  # type: ignore[assignment]
+            for edit_type, dice in zip(by_type["edit_type"], by_type[method], strict=True):
+                if edit_type in EDIT_TYPES:  # the last row is of all of them
+                    found[f"dice/{method}/{edit_type.lower().replace(' ', '_')}"] = dice
     if "editing" in tables:
         editing = tables["editing"]
         scores = [n.removesuffix("_low") for n in map(str, editing) if n.endswith("_low")]

@@ -19,8 +19,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
-from rich.logging import RichHandler
 
+from piebench_masks.console import error_line, log_handler, open_console
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.sweep import note_error
 
@@ -39,9 +39,10 @@ def main(stages: Sequence[str] | None = None) -> None:
     """Run these stages, or those that the configuration names (all five unless told otherwise).
 
     ``piebench-masks audit`` runs no stage: it counts what the reference's quirks touch.
+    ``piebench-masks show`` prints finished runs.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
     """
-    other = {"audit": audit, "regress": regress}
+    other = {"audit": audit, "regress": regress, "show": show}
     if stages is None and sys.argv[1:2] and sys.argv[1] in other:
         return other[sys.argv.pop(1)]()
 
@@ -83,6 +84,17 @@ def regress() -> None:
         return regress(cfg, console)
 
     command(task)()
+
+
+def show() -> None:
+    """Print finished runs, whose results folders are the arguments."""
+    from piebench_masks.show import show_runs
+
+    try:
+        console = Console(width=None if sys.stdout.isatty() else 160)
+        show_runs([Path(argument) for argument in sys.argv[1:]], console)
+    except BenchmarkError as error:
+        sys.exit(f"Error: {error}")
 
 
 def edit_image() -> None:
@@ -135,7 +147,7 @@ def command(
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
     def run(cfg: DictConfig) -> None:
-        console = Console(width=None if sys.stdout.isatty() else 160)
+        console = open_console(cfg)
         folder = Path(HydraConfig.get().runtime.output_dir) if log_file else None
         _set_up_logging(folder, console, cfg.debug)
         try:
@@ -150,7 +162,7 @@ def command(
             if folder is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
                 note_error(folder, explained(error))  # the sweep's other runs go on
                 return
-            sys.exit(f"Error: {explained(error)}")
+            sys.exit(error_line(console, explained(error)))
         if failed:
             sys.exit(1)
 
@@ -240,7 +252,7 @@ def _set_up_logging(folder: Path | None, console: Console, debug: bool) -> None:
     """A log file in ``folder``; warnings, or with ``debug`` everything, on the terminal."""
     if not debug:
         warnings.filterwarnings("ignore")
-    terminal = RichHandler(console=console, show_path=False, show_time=False)
+    terminal = log_handler(console)
     terminal.setLevel(logging.DEBUG if debug else logging.WARNING)
     handlers: list[logging.Handler] = [terminal]
     if folder is not None:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from piebench_masks.console import JsonConsole, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome, Stage, run_stage
@@ -55,9 +56,13 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
                     console=console,
                 )
             )
-    console.print(_summary(total, time.monotonic() - started), soft_wrap=True)
+    seconds = time.monotonic() - started
+    counts = {"computed": total.items, "failed": len(total.failures)} | dict(total.counts)
+    say(console, "computed", _summary(total, seconds), **counts, seconds=round(seconds, 1))
     if "report" in names:
         report(run, samples, total, console)
+    if isinstance(console, JsonConsole):
+        console.event("end", name=cfg.name, results=run.results, failed=len(total.failures))
     return len(total.failures)
 
 

@@ -7,7 +7,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig
 from rich.console import Console
+from rich.markup import escape
 
+from piebench_masks.console import JsonConsole, say
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
@@ -16,6 +18,8 @@ from piebench_masks.report.regression import compare, read_baseline, series, wri
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score import edit_scores, mask_scores, read_columns
+
+VERDICTS = ("worse", "better", "same")
 
 
 def regress(cfg: DictConfig, console: Console) -> int:
@@ -36,12 +40,16 @@ def regress(cfg: DictConfig, console: Console) -> int:
         path = Path(cfg.results_dir) / "baselines" / f"{cfg.name}.parquet"
         how = provenance() | {"model": run.model_source[1], "device": str(run.device)}
         write_baseline(path, now, how)
-        console.print(f"baseline: {path}, {now['series'].nunique()} series", soft_wrap=True)
+        words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series"
+        say(console, "baseline", words, place=path, series=now["series"].nunique())
         return 0
     table = compare(known[0], now, known[1])
     console.print(table.to_rich())
     table.write(run.results / "tables", "regression")
-    return int((table.frame["verdict"] == "worse").sum())
+    verdicts = {verdict: int((table.frame["verdict"] == verdict).sum()) for verdict in VERDICTS}
+    if isinstance(console, JsonConsole):
+        console.event("regression", baseline=cfg.baseline, **verdicts)
+    return verdicts["worse"]
 
 
 def checked_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -25,6 +25,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from piebench_masks.console import JsonConsole, say, wants_progress_bar
 from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.store import Overwrite
@@ -174,7 +175,8 @@ def run_stage(
     total = sum(len(work.todo) for work in pending)
     outcome = Outcome()
     if total == 0:
-        console.print(f"[bold]{stage.name}[/]: nothing to compute, all {stage.item}s are cached")
+        words = f"[bold]{stage.name}[/]: nothing to compute, no {stage.item} is missing"
+        say(console, "stage", words, stage=stage.name, computed=0, failed=0)
         return outcome
     if overwrite is Overwrite.NEVER and pending != stage.pending(everything=True):
         raise BenchmarkError(
@@ -196,7 +198,9 @@ def run_stage(
             outcome.add(batch_outcome)
             progress.advance(bar, batch_outcome.items)
             if not console.is_terminal and 10 * outcome.items // total > tenths:
-                console.print(f"{stage.name}: {outcome.items} of {total}")  # a log has no bar
+                words = f"{stage.name}: {outcome.items} of {total}"  # a log has no bar
+                about = {"stage": stage.name, "done": outcome.items, "total": total}
+                say(console, "progress", words, **about, failed=len(outcome.failures))
             if len(outcome.failures) > allowed:
                 first = outcome.failures[0]
                 raise BenchmarkError(
@@ -206,7 +210,12 @@ def run_stage(
                 )
     stage.finish()
     for failure in outcome.failures:
-        log.error("%s failed: sample %s, %s: %s", *vars(failure).values())
+        words = "%s failed: sample %s, %s: %s"
+        extra = {"event": "failure", "values": vars(failure)}
+        log.error(words, *vars(failure).values(), extra=extra)
+    if isinstance(console, JsonConsole):  # people have seen the bar
+        counts = {"computed": outcome.items, "failed": len(outcome.failures)}
+        console.event("stage", stage=stage.name, **counts)
     return outcome
 
 
@@ -235,4 +244,5 @@ def _progress(console: Console) -> Progress:
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
+        disable=not wants_progress_bar(console),
     )

@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
+from piebench_masks.console import say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.report.pareto import hypervolume
@@ -63,8 +65,9 @@ def search(cfg: DictConfig, console: Console) -> int:
     # Reproducible, but not the same draws again where a study goes on.
     study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + finished)
     study.optimize(objective, n_trials=max(0, settings.trials - finished))
-    console.print(f"best: {study.best_params}, {settings.objective} {study.best_value:.4f}")
-    return collect(folder, [folder / str(trial.number) for trial in study.trials])
+    words = f"best: {escape(str(study.best_params))}, {settings.objective} {study.best_value:.4f}"
+    say(console, "best", words, settings=study.best_params, value=study.best_value)
+    return collect(folder, [folder / str(trial.number) for trial in study.trials], console)
 
 
 def _suggest(trial: "Trial", key: str, space: Any) -> Any:

@@ -150,6 +150,8 @@ SETTINGS: dict[str, Rule] = {
     "overwrite": _one_of(*Overwrite),
     "baseline": _or_null(TEXT),
     "dry_run": FLAG,
+    "quiet": FLAG,
+    "log": _one_of("text", "json"),
     "debug": FLAG,
     "dataset.name": TEXT,
     "dataset.root": TEXT,

@@ -8,6 +8,10 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from piebench_masks.console import open_console, say
 
 MARK = ".in_sweep"
 """In the folder of every run of the sweep that was last started; holds the error that ended it."""
@@ -36,7 +40,7 @@ class CollectSweep(Callback):
         folder = Path(config.hydra.sweep.dir)
         runs = sorted((mark.parent for mark in folder.glob(f"*/{MARK}")), key=_number)
         errors = {run: (run / MARK).read_text(encoding="utf-8") for run in runs}
-        failed = collect(folder, [run for run in runs if not errors[run]])
+        failed = collect(folder, [run for run in runs if not errors[run]], open_console(config))
         if any(errors.values()):
             sys.exit("\n".join(f"Error in run {run.name}: {e}" for run, e in errors.items() if e))
         if failed:
@@ -47,17 +51,15 @@ def _number(run: Path) -> tuple[int, str]:
     return int(run.name) if run.name.isdigit() else -1, run.name
 
 
-def collect(folder: Path, runs: Sequence[Path]) -> int:
+def collect(folder: Path, runs: Sequence[Path], console: Console) -> int:
     """Collect these runs into a folder, print the table; how many items failed in all of them."""
-    from rich.console import Console
-
     from piebench_masks.report.sweep import collect_sweep  # only sweeps pay for it
 
     collected = collect_sweep(folder, runs)
     if collected is None:
         return 0
     table, failed = collected
-    console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table.to_rich())
-    console.print(f"sweep: {folder / 'sweep.md'}", soft_wrap=True, highlight=False)
+    place = folder / "sweep.md"
+    say(console, "sweep", f"sweep: {escape(str(place))}", place=place, failed=failed)
     return failed

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
+from piebench_masks.console import say
 from piebench_masks.data.pie_bench import DataError
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
@@ -28,13 +30,15 @@ def parse(run: Run, console: Console) -> list[Sample]:
     cfg = run.cfg
     root = Path(cfg.dataset.root)
     if cfg.dataset.prepare and not root.exists():
-        console.print(f"[bold]parse[/]: writing the {cfg.dataset.name} data set to {root}")
+        words = f"[bold]parse[/]: writing the {cfg.dataset.name} data set to {escape(str(root))}"
+        say(console, "dataset", words, dataset=cfg.dataset.name, root=root)
         made(cfg.dataset.prepare, root=root)
     folder = parsed_folder(run)
     if run.overwrite is not Overwrite.ALWAYS:
         with suppress(DataError):  # no table yet, or a damaged one
             samples = read_samples(folder.path / "samples.parquet")
-            console.print(f"[bold]parse[/]: nothing to compute, {len(samples)} samples are cached")
+            words = f"[bold]parse[/]: nothing to compute, {len(samples)} samples are cached"
+            say(console, "stage", words, stage="parse", computed=0, cached=len(samples))
             return samples[: cfg.limit]
     samples, rejections = made(cfg.dataset.load, root=root, on_error=cfg.on_error)
     if not cfg.dry_run:
@@ -42,7 +46,9 @@ def parse(run: Run, console: Console) -> list[Sample]:
         folder.write_bytes("rejects.jsonl", "".join(f"{line}\n" for line in lines).encode())
         folder.write_bytes("samples.parquet", samples_table(samples))
     run.parsed = len(samples)
-    console.print(f"[bold]parse[/]: {len(samples)} samples, {len(rejections)} rejected")
+    words = f"[bold]parse[/]: {len(samples)} samples, {len(rejections)} rejected"
+    about = {"stage": "parse", "computed": len(samples), "failed": len(rejections)}
+    say(console, "stage", words, **about)
     return samples[: cfg.limit]
 
 

@@ -12,8 +12,10 @@ import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from torch import Tensor
 
+from piebench_masks.console import say
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
@@ -42,6 +44,7 @@ from piebench_masks.runner import Outcome
 from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import map_folder, read_map
+from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.stages.score import (
     edit_case,
     edit_score_folder,
@@ -53,6 +56,8 @@ from piebench_masks.stages.score import (
 )
 from piebench_masks.stages.variants import variants
 from piebench_masks.store import artifact_key
+from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
+from piebench_masks.tracking.tracker import Dataset, FinishedRun, Plot
 
 CAPTIONS = {
     "pareto": (
@@ -117,16 +122,20 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         provenance=how,
     )
     tables = beside | tables
-    seen_at = _publish(run, tables, figures, how)
+    plots = native_plots(masks, edits, columns)
+    seen_at = _publish(run, samples, tables, plots, gallery, figures, how)
     for stem, table in tables.items():
         void = stem in beside and table.frame["difference"].isna().all()
         # A comparison that is void is not worth its lines on the terminal.
-        console.print(f"{table.title}: {table.notes[0]}" if void else table.to_rich())
+        if void:
+            say(console, "void", f"{table.title}: {escape(table.notes[0])}", table=table.title)
+        else:
+            console.print(table.to_rich())
     places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
     places |= {stem: paths["png"] for stem, paths in figures.items()}
-    for what, place in {**places, "W&B run": seen_at}.items():
+    for what, place in {**places, "tracker": seen_at}.items():
         if place is not None:
-            console.print(f"{what}: {place}", soft_wrap=True, highlight=False)
+            say(console, "written", f"{what}: {escape(str(place))}", what=what, place=place)
     if failures:
         console.print(f"[red]{len(failures)} items failed[/]: {folder / 'failures.jsonl'}")
 
@@ -360,27 +369,44 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
 
 def _publish(
     run: Run,
+    samples: Sequence[Sample],
     tables: Mapping[str, Table],
+    plots: Mapping[str, Plot],
+    gallery: Sequence[GalleryRow],
     figures: Mapping[str, Mapping[str, Path]],
     how: Mapping[str, Any],
 ) -> str | None:
     folder, cfg = run.results, run.cfg
-    overall = tables["mask_methods"].frame if "mask_methods" in tables else pd.DataFrame()
+    frames = {stem: table.frame for stem, table in tables.items()}
     pictures = {stem: paths["png"] for stem, paths in figures.items()}
-    if (folder / "gallery.png").exists():
+    if gallery:
         pictures["gallery"] = folder / "gallery.png"
-    return made(cfg.tracker).publish(
+    finished = FinishedRun(
         key=artifact_key({"name": cfg.name, "artifacts": how["artifacts"]}),
         folder=folder,
         name=cfg.name,
         group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
         tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
-        config={"config": OmegaConf.to_container(cfg, resolve=True), "provenance": how},
-        summary={f"dice/{row['method']}": row["dice"] for _, row in overall.iterrows()},
-        tables={stem: table.frame for stem, table in tables.items()},
+        config={
+            "config": OmegaConf.to_container(cfg, resolve=True),
+            "versions": how["versions"],
+            "artifacts": how["artifacts"],
+        },
+        commit=how["commit"],
+        dataset=Dataset(
+            cfg.dataset.name,
+            artifact_key({"samples": sorted(sample.digest for sample in samples)}),
+            len(samples),
+            parsed_folder(run).path / "samples.parquet",
+        ),
+        summary=summary_metrics(frames),
+        tables=frames,
+        plots=plots,
+        samples=gallery,
         figures=pictures,
-        files=[folder / "mask_scores.parquet", folder / "edit_scores.parquet"],
+        files=result_files(folder),
     )
+    return made(cfg.tracker).publish(finished)
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,0 +1,110 @@
+"""``piebench-masks show``: finished runs on the terminal, one in full or several side by side.
+
+Reads results folders only; must not import torch.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.table import Table
+from rich.text import Text
+
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.results import Results, read_run
+
+IN_FULL = ("editing", "thresholds", "mask_methods", "dice_by_edit_type")
+"""Tables of one run, the most important last: a terminal is read from its end."""
+COMPARED = {
+    "lpips": ("_unedit_part", min),
+    "psnr": ("_unedit_part", max),
+    "clip": ("_edited", max),
+    "target_error": ("", min),
+}
+"""Of the editing table: start and end of the columns that are compared, and which is better."""
+
+
+def show_runs(folders: Sequence[Path], console: Console) -> None:
+    """Print these runs; BenchmarkError if one of the folders holds none, or none is given."""
+    if not folders:
+        raise BenchmarkError("show which run? For example: piebench-masks show results/RUN")
+    runs = [read_run(folder) for folder in folders]
+    names = _names(folders)
+    if len(runs) == 1:
+        for stem in IN_FULL:
+            if (path := runs[0].folder / "tables" / f"{stem}.md").is_file():
+                console.print(Markdown(path.read_text(encoding="utf-8")))
+                console.print()
+    else:
+        for table in _side_by_side(dict(zip(names, runs, strict=True))):
+            console.print(table)
+    for name, run in zip(names, runs, strict=True):
+        console.print(Text(f"{name}: {_about(run)}"), soft_wrap=True)
+    if len(runs) == 1 and (page := runs[0].folder / "report.html").is_file():
+        console.print(Text(f"report: {page}"), soft_wrap=True)
+
+
+def _about(run: Results) -> str:
+    how = run.provenance
+    settings = f"{how['samples']} samples of {how['dataset']}, {how['model']}, {how['compat']}"
+    return f"{settings}, commit {how['commit']}, {len(run.failures)} items failed"
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders without what they have in common."""
+    paths = [folder.resolve() for folder in folders]
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    return [path.relative_to(common).as_posix() for path in paths]
+
+
+def _side_by_side(runs: dict[str, Results]) -> list[Table]:
+    """A row a method, a column a run: Dice, then the edits' scores; the best of a row is bold."""
+    tables = []
+    frames = {n: _editing(run) for n, run in runs.items()}
+    for column in dict.fromkeys(str(c) for frame in frames.values() for c in frame):
+        for start, (end, better) in COMPARED.items():
+            if column.startswith(start) and column.endswith(end):
+                tables.append(_compared(f"Edits: {column}", frames, column, better))
+    masks = {n: run.tables.get("mask_methods", pd.DataFrame()) for n, run in runs.items()}
+    tables.append(_compared("Dice, at each run's best threshold", masks, "dice", max))
+    return [table for table in tables if table.row_count]
+
+
+def _editing(run: Results) -> pd.DataFrame:
+    """The editing table, its rows told apart by the method alone or, if need be, the editor too."""
+    frame = run.tables.get("editing", pd.DataFrame(columns=["editor"]))
+    if frame["editor"].nunique() > 1:
+        return frame.assign(method=frame["editor"] + ", " + frame["method"])
+    return frame
+
+
+def _compared(
+    title: str,
+    frames: dict[str, pd.DataFrame],
+    column: str,
+    better: Callable[[Sequence[float]], float],
+) -> Table:
+    values = {
+        name: frame.set_index("method")[column].groupby(level=0, sort=False).first()
+        for name, frame in frames.items()
+        if column in frame
+    }
+    methods = dict.fromkeys(str(method) for of_run in values.values() for method in of_run.index)
+    table = Table(title=Text(title))
+    table.add_column("Mask")
+    for name in frames:
+        table.add_column(Text(name), justify="right")
+    for method in methods:
+        known = {n: float(v[method]) for n, v in values.items() if pd.notna(v.get(method))}
+        best = better(list(known.values())) if known else None
+        cells = [
+            Text(f"{known[n]:.4f}", "bold green" if known[n] == best else "")
+            if n in known
+            else Text("–")
+            for n in frames
+        ]
+        table.add_row(Text(method), *cells)
+    return table

@@ -171,6 +171,12 @@ def seconds(once: Pair, repeated: Pair, at_512: Pair, plan: Plan) -> list[Findin
             f"{scores}, {PAPER_SIZE}x{PAPER_SIZE}",
             at_512,
             a_sample(plan.paper_size_samples, scores),
+        ),
+        Finding(
+            f"of them the reference's eight, {PAPER_SIZE}x{PAPER_SIZE}",
+            at_512[0].seconds[scores] / plan.paper_size_samples,
+            at_512[1].ratio_seconds / plan.paper_size_samples,
+            "s",
             to_reach=50.0,
         ),
         compared("editing scores", once, a_sample(n, "editing scores"), to_reach=5.0),

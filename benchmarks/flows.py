@@ -83,13 +83,14 @@ class Measured:
     """What one flow took for one setting.
 
     seconds, counts: by phase, counts of network rows; cached_seconds: the same setting again on
-    the finished artifacts (the reference keeps none). warm_mib, peak_mib: the most memory that the
-    process has had, after warming up and after this setting; device_mib: the most that torch has
+    the finished artifacts (the reference keeps none). ratio_seconds: of the segmentation scores,
+    for the eight that the reference has. warm_mib, peak_mib: the most memory that the process has had, after warming up and after this setting; device_mib: the most that torch has
     had of a CUDA device's.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    ratio_seconds: float = 0.0
     cached_seconds: float | None = None
     warm_mib: float = 0.0
     peak_mib: float = 0.0
@@ -126,6 +127,7 @@ def measure(flow: Flow, place: Place, settings: Sequence[Setting]) -> list[Measu
         runs = [run_once(setting) for _ in range(setting.repeats)]
         best = runs[0]
         best.seconds = {phase: min(run.seconds[phase] for run in runs) for phase in best.seconds}
+        best.ratio_seconds = min(run.ratio_seconds for run in runs)
         best.warm_mib, best.peak_mib, best.device_mib = warm, peak_mib(), device_mib()
         found.append(best)
     return found
@@ -281,9 +283,29 @@ def measured_project(place: Place, run: Any, setting: Setting) -> Measured:
             counts.update(outcome.counts)
         if outcome.failures:
             raise RuntimeError(f"{phase}: {outcome.failures[0]}")
+        if phase == "segmentation scores":
+            measured.ratio_seconds = seconds_of_ratios(run, samples)
         if phase == "maps" and place.noise_grid and "noise_based" in run.methods:
             enlarge_noise_maps(run, samples, place.noise_grid)
     return measured
+
+
+def seconds_of_ratios(run: Any, samples: Sequence[Any]) -> float:
+    """What the eight ratios of all stored maps at all thresholds take, files read and all."""
+    import numpy as np
+
+    from piebench_masks.data.rle import from_coco
+    from piebench_masks.metrics.segmentation import nested, ratios
+    from piebench_masks.stages.masks import read_map
+
+    started = time.perf_counter()
+    for sample in samples:
+        target = from_coco(sample.mask)
+        for method in run.methods.values():
+            stored, cuts = read_map(run, method, sample), method.thresholds
+            m, levels = method.binarizer.cut(stored, cuts, target.shape, run.cfg.compat)
+            ratios(nested(m.numpy(), np.sort(levels.numpy())), len(cuts), target)
+    return time.perf_counter() - started
 
 
 def enlarge_noise_maps(run: Any, samples: Sequence[Any], side: int) -> None:

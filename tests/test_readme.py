@@ -26,12 +26,9 @@ COMMANDS = {
         f"{QUICK} devices=null mask.ours.sweep=[0,1,3] dataset.load.mask_size=64"
     ),
     "piebench-masks dataset=folder dataset.root=my_pictures": QUICK,
-    "piebench-masks dataset=ti2i dataset.root=/path/to/PIE-Bench model=sdxl_turbo "
-    "metrics=pie_bench": QUICK,
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     "piebench-masks regress baseline=update": f"{QUICK} results_dir=for_regress",
-    "piebench-masks regress baseline=results/baselines/shapes-shapes_turbo.parquet": QUICK,
     "piebench-masks -m strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
         f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"
     ),
@@ -41,6 +38,12 @@ COMMANDS = {
     "PYTHONPATH=. piebench-masks experiment=demo +mask.agreement.method=my_masks.AGREEMENT": (
         f"{SMALL} mask=[ours] thresholds=2 baselines=[full]"
     ),
+    "piebench-masks experiment=demo tracker=mlflow": (
+        "threads=1 limit=1 thresholds=one results_dir=tracked"
+    ),
+    "piebench-masks experiment=demo quiet=true": f"{SMALL} thresholds=one",
+    "piebench-masks show results/shapes-shapes_turbo": "",
+    "piebench-masks experiment=demo log=json": f"{SMALL} thresholds=one",
     "piebench-masks dataset=shapes stages=[parse]": SMALL,
     'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
     'target_prompt="a blue circle on grass"': "",
@@ -49,6 +52,9 @@ COMMANDS = {
 ELSEWHERE = {
     "make demo": "by CI",
     "make test": "this",
+    "piebench-masks regress baseline=results/baselines/shapes-shapes_turbo.parquet": "by CI",
+    "piebench-masks dataset=ti2i dataset.root=/path/to/PIE-Bench model=sdxl_turbo "
+    "metrics=pie_bench": "tests/test_pipeline_data.py",
     "make bench": "tests/test_benchmarks.py",
     "make torture": "tests/test_faults.py",
     "piebench-masks dataset=pie_bench_pp dataset.source=/path/to/PIE_Bench_pp model=sdxl_turbo "

@@ -185,19 +185,20 @@ def threshold_table(segmentation: pd.DataFrame, own: Mapping[str, float]) -> Tab
             }
         )
     ends = ("cross_validated_lowest", "cross_validated_highest")
+    formats = {
+        "method": Format("Method"),
+        "fixed_at": Format("fixed at", digits=2),
+        "fixed": Format("Dice", digits=3),
+        "best_at": Format("best at", digits=2),
+        "best": Format("Dice", digits=3),
+        "cross_validated_at": Format("cross-validated at [range]", digits=2, interval=ends),
+        "cross_validated": Format("Dice", digits=3),
+        "per_image": Format("per image", digits=3),
+    }
     return Table(
         title="Dice ↑ by how the threshold is chosen",
-        frame=pd.DataFrame(rows),
-        formats={
-            "method": Format("Method"),
-            "fixed_at": Format("fixed at", digits=2),
-            "fixed": Format("Dice", digits=3),
-            "best_at": Format("best at", digits=2),
-            "best": Format("Dice", digits=3),
-            "cross_validated_at": Format("cross-validated at [range]", digits=2, interval=ends),
-            "cross_validated": Format("Dice", digits=3),
-            "per_image": Format("per image", digits=3),
-        },
+        frame=pd.DataFrame(rows, columns=[*formats, *ends]),  # also where there are none
+        formats=formats,
         notes=(
             "Fixed: the method's own threshold, set in advance (by default the reference's).",
             "Best: the highest mean Dice on these very samples, which flatters.",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from findings import RESULTS, Finding, Sheet, about, publish
-from flows import Flow, Measured, Place, Setting, in_child, measure, overrides
+from flows import Flow, Measured, Place, Setting, in_child, measure_all, overrides
 from samples import SHAPES_SIZE, write_samples
 
 from piebench_masks.diffusion.source import packaged
@@ -67,8 +67,8 @@ def compare(plan: Plan, folder: Path) -> tuple[list[Sheet], dict[str, Any]]:
     grown = growth(plan)
 
     # The whole run first: a process's peak of memory never falls.
-    once, repeated, *growing = both(small, [whole, quick, *grown.values()])
-    (at_512,) = both(large, [paper])
+    at_64, (at_512,) = both([(small, [whole, quick, *grown.values()]), (large, [paper])])
+    once, repeated, *growing = at_64
     command = complete_command(small, whole, folder)
     sheets = {
         f"Work for a sample, {plan.thresholds} thresholds of 3 methods": work(once, plan),
@@ -94,9 +94,9 @@ def shapes(data: Path, size: int) -> Place:
     return Place(data=data, size=size, border=0, model=model, clip=clip, lpips=lpips)
 
 
-def both(place: Place, settings: Sequence[Setting]) -> list[Pair]:
-    reference, project = (in_child(measure, flow, place, settings) for flow in FLOWS)
-    return list(zip(reference, project, strict=True))
+def both(jobs: Sequence[tuple[Place, Sequence[Setting]]]) -> list[list[Pair]]:
+    reference, project = (in_child(measure_all, flow, jobs) for flow in FLOWS)
+    return [list(zip(*pair, strict=True)) for pair in zip(reference, project, strict=True)]
 
 
 def growth(plan: Plan) -> dict[str, Setting]:

@@ -84,8 +84,9 @@ class Measured:
 
     seconds, counts: by phase, counts of network rows; cached_seconds: the same setting again on
     the finished artifacts (the reference keeps none). ratio_seconds: of the segmentation scores,
-    for the eight that the reference has. warm_mib, peak_mib: the most memory that the process has had, after warming up and after this setting; device_mib: the most that torch has
-    had of a CUDA device's.
+    for the eight that the reference has. warm_mib, peak_mib: the most memory that the process has
+    had, after warming up and after this setting; device_mib: the most that torch has had of a CUDA
+    device's.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -131,6 +132,13 @@ def measure(flow: Flow, place: Place, settings: Sequence[Setting]) -> list[Measu
         best.warm_mib, best.peak_mib, best.device_mib = warm, peak_mib(), device_mib()
         found.append(best)
     return found
+
+
+def measure_all(
+    flow: Flow, jobs: Sequence[tuple[Place, Sequence[Setting]]]
+) -> list[list[Measured]]:
+    """``measure`` for several places, one after the other."""
+    return [measure(flow, place, settings) for place, settings in jobs]
 
 
 def be_quiet() -> None:

@@ -134,10 +134,10 @@ SETTINGS: dict[str, Rule] = {
     "device": _or_null(TEXT),
     "devices": (
         lambda value: (
-            value is None
+            value in (None, "auto")
             or (isinstance(value, list) and len(value) > 0 and all(map(_is_device, value)))
         ),
-        "it must be a list such as [0,1] or [cpu,cpu], or null",
+        "it must be a list such as [0,1] or [cpu,cpu], auto, or null",
     ),
     "threads": _or_null(FEW),
     "batch_size": COUNT,

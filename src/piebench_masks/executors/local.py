@@ -9,8 +9,9 @@ from multiprocessing import connection, get_context
 from multiprocessing.connection import Connection
 from queue import Queue
 from threading import Thread
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from omegaconf import OmegaConf
 
 from piebench_masks.executors.workers import (
@@ -26,15 +27,25 @@ from piebench_masks.runner import Batch, Executor, Outcome, Stage, run_batches
 
 
 @contextmanager
-def on_this_machine(run: Run, devices: Sequence[str | int] | None) -> Iterator[Executor]:
-    """One process for each of ``devices``; without any, the batches are computed in this one."""
+def on_this_machine(
+    run: Run, devices: Sequence[str | int] | Literal["auto"] | None
+) -> Iterator[Executor]:
+    """One process for each of ``devices``; without any, the batches are computed in this one.
+
+    auto: every CUDA device; where there is none, a process for every core, four at most: on few
+    cores they are faster than threads.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if devices == "auto":
+        devices = range(torch.cuda.device_count()) or ["cpu"] * min(cores, 4)
+        devices = devices if len(devices) > 1 else None
     if not devices:
         with in_process(run) as executor:
             yield executor
         return
     plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
     # More threads than cores make every one of them slow.
-    plain["threads"] = run.cfg.threads or max(1, len(os.sched_getaffinity(0)) // len(devices))
+    plain["threads"] = run.cfg.threads or max(1, cores // len(devices))
     names = [f"cuda:{d}" if isinstance(d, int) else str(d) for d in devices]
     starts: list[Start[_Process]] = [partial(_Process, plain, name) for name in names]
     with shared_out(lambda: starts, _wait) as executor:

@@ -67,15 +67,19 @@ def test_looking_for_a_folder_makes_none(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_parameters_under_the_same_key_is_refused(
-    tmp_path: Path, folder: Folder
+    tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("piebench_masks.store.artifact_key", lambda parameters: folder.key)
     folder.write_bytes("stage.json", b'{"parameters": {"model": "other"}}')
     with pytest.raises(StoreError, match=r"stage\.json holds other parameters .* remove"):
         Artifacts(tmp_path).folder("masks", PARAMETERS, {})
 
 
-def test_a_torn_description_is_written_again(tmp_path: Path, folder: Folder) -> None:
-    folder.write_bytes("stage.json", b'{"para')
+@pytest.mark.parametrize("torn", [b'{"para', b'{"parameters": {"model": "tinx"}}', b"\0" * 40])
+def test_a_damaged_description_is_written_again(
+    tmp_path: Path, folder: Folder, torn: bytes
+) -> None:
+    folder.write_bytes("stage.json", torn)
     Artifacts(tmp_path).folder("masks", PARAMETERS, {"device": "cuda"})
     assert json.loads((folder.path / "stage.json").read_text())["parameters"] == PARAMETERS
 

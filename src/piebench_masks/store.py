@@ -130,6 +130,15 @@ class Folder:
         except Exception:  # as above
             return None
 
+    def has_image(self, name: str) -> bool:
+        """Whether the PNG is there and its checksums are right; its pixels are not unpacked."""
+        try:
+            png = io.BytesIO(self.path_of(name).read_bytes())
+            Image.open(png, formats=["PNG"]).verify()
+        except Exception:  # as above
+            return False
+        return True
+
     def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows as one part file of JSON lines; no rows, no file."""
         if rows:
@@ -203,7 +212,7 @@ class Artifacts:
         """
         folder = self.at(stage, parameters)
         description = _read_json(folder.path / "stage.json")
-        if description is None:
+        if description is None or artifact_key(description.get("parameters", {})) != folder.key:
             description = {"parameters": dict(parameters), "provenance": dict(provenance)}
             folder.write_bytes("stage.json", json.dumps(description, indent=2).encode())
         if _canonical(description.get("parameters")) != _canonical(parameters):

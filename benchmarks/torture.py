@@ -1,6 +1,6 @@
 """Real processes that are killed, starved and lied to, and whether their tables come out the same.
 
-``python benchmarks/torture.py [fault ...] [--kills 24] [--worker-kills 6] [--seed 0]`` runs the
+``python benchmarks/torture.py [fault ...] [--kills 15] [--worker-kills 15] [--seed 0]`` runs the
 benchmark on four scenes under every fault, prints how often it was tried and survived, and exits
 with 1 where anything was lost. Every run is a process of its own, forked from this one, which has
 imported everything and started no thread.
@@ -17,10 +17,12 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
+from typing import Any
+from unittest.mock import patch
 
 import pandas as pd
 import torch
@@ -29,14 +31,14 @@ from safetensors.torch import load_file, save_file
 import piebench_masks.cli
 import piebench_masks.executors.local
 import piebench_masks.pipeline
-import piebench_masks.stages.edit
-import piebench_masks.stages.masks
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.run import Run
-from piebench_masks.runner import Batch
-from piebench_masks.stages.latents import Source
+from piebench_masks.runner import Batch, Stage
+from piebench_masks.stages.edit import Edit
+from piebench_masks.stages.latents import Source, posteriors
+from piebench_masks.stages.masks import Masks
 from piebench_masks.store import Folder
 
 OVERRIDES = (
@@ -62,7 +64,7 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "one bit flipped": lambda data: _flipped(data, 40),
 }
 Tables = dict[str, bytes]
-Patch = Callable[[], None]
+Change = Callable[[], None]
 
 
 def _flipped(data: bytes, place: int) -> bytes:
@@ -80,7 +82,7 @@ class Place:
         self.log = root / "log.txt"
         root.mkdir(parents=True, exist_ok=True)
 
-    def start(self, *overrides: str, patch: Patch | None = None) -> int:
+    def start(self, *overrides: str, change: Change | None = None) -> int:
         """A run as a process of its own, in a session of its own; returns its id."""
         arguments = [
             *OVERRIDES,
@@ -96,8 +98,8 @@ class Place:
             log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            if patch is not None:
-                patch()
+            if change is not None:
+                change()
             sys.argv = ["piebench-masks", *arguments]
             piebench_masks.cli.main()
             status = 0
@@ -112,9 +114,9 @@ class Place:
                 sys.stdout.flush()
             os._exit(status)
 
-    def run(self, *overrides: str, patch: Patch | None = None) -> int:
+    def run(self, *overrides: str, change: Change | None = None) -> int:
         """The exit status of a run that is left alone."""
-        return ended(self.start(*overrides, patch=patch))
+        return ended(self.start(*overrides, change=change))
 
     def tables(self) -> Tables:
         found = [path for pattern in TABLES for path in sorted(self.results.glob(pattern))]
@@ -129,7 +131,7 @@ class Place:
                     if name.startswith("~") or name == "run.log":
                         continue
                     with suppress(OSError):
-                        stat = os.stat(path := f"{folder}/{name}")
+                        stat = Path(path := f"{folder}/{name}").stat()
                         found[path] = (stat.st_mtime_ns, stat.st_ino)
         return found
 
@@ -165,7 +167,7 @@ def ended(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def kill_all(pid: int) -> None:
+def kill_main(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
@@ -174,7 +176,7 @@ def kill_worker(pid: int) -> None:
     """One of its worker processes; it itself where there is none yet."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     workers = [c for c in children if b"spawn_main" in Path(f"/proc/{c}/cmdline").read_bytes()]
-    kill_all(int(workers[0]) if workers else pid)
+    kill_main(int(workers[0]) if workers else pid)
 
 
 class Torture:
@@ -227,13 +229,13 @@ class Torture:
             shutil.rmtree(place.root)
         self.notes[fault] = ", ".join(f"{count} in {name}" for name, count in stages.items())
 
-    def kill_main(self) -> None:
-        self._killed("kill -9 of the process", self.kills, 25, kill_all)
+    def kill_mains(self) -> None:
+        self._killed("kill -9 of the process", self.kills, 25, kill_main)
 
     def kill_workers(self) -> None:
         half = self.worker_kills // 2
         self._killed("kill -9 of a worker", self.worker_kills - half, 25, kill_worker, TWO)
-        self._killed("kill -9 of the workers' parent", half, 25, kill_all, TWO)
+        self._killed("kill -9 of the workers' parent", half, 25, kill_main, TWO)
 
     def terminate(self) -> None:
         draw = Random(f"SIGTERM/{self.seed}")
@@ -277,8 +279,9 @@ class Torture:
             path.unlink()
             if kind == "part":
                 folder = Folder(path.parent)
-                for start in range(0, len(rows), 5):
-                    folder.append_rows(rows[start : start + 5].to_dict("records"))
+                entries = json.loads(rows.to_json(orient="records", double_precision=15))
+                for start in range(0, len(entries), 5):
+                    folder.append_rows(entries[start : start + 5])
 
     def disk(self) -> None:
         size = sum(path.stat().st_size for path in self.good.artifacts.rglob("*"))
@@ -309,18 +312,18 @@ class Torture:
     def out_of_memory(self) -> None:
         fault, place, smaller = "out of memory", self.place("memory"), self.place("smaller")
         sound = smaller.run("model.rows=2") == 0
-        sound &= place.run(patch=lambda: unet_takes(2)) == 0
+        sound &= place.run(change=lambda: unet_takes(2)) == 0
         self.count(fault, sound and place.tables() == smaller.tables(), place, "above two rows")
         place = self.place("memory-of-one")
         victim = self._victim()
-        sound = place.run("fail_on_error=false", patch=lambda: no_memory_for(victim)) == 1
+        sound = place.run("fail_on_error=false", change=lambda: no_memory_for(victim)) == 1
         sound &= self._all_but(victim, place)
         self.count(fault, sound, place, "at one row of one sample")
 
     def not_a_number(self) -> None:
         fault, victim = "NaN from the model", self._victim()
         place = self.place("nan-sample")
-        sound = place.run("fail_on_error=false", patch=lambda: nan_latents_of(victim)) == 1
+        sound = place.run("fail_on_error=false", change=lambda: nan_latents_of(victim)) == 1
         self.count(fault, sound and self._all_but(victim, place), place, "one sample's latents")
         for part, layer in (("unet", "conv_out.weight"), ("vae", "decoder.conv_out.weight")):
             place = self.place(f"nan-{part}")
@@ -355,49 +358,46 @@ class Torture:
 
 def unet_takes(rows: int) -> None:
     """From here on the U-Net runs out of memory above so many rows."""
-    load = Backbone.from_folder.__func__  # type: ignore[attr-defined]
+    load = Backbone.from_folder
 
     def refuse(unet: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         if len(arguments[0]) > rows:
             raise torch.OutOfMemoryError(f"{len(arguments[0])} rows")
 
-    def limited(cls: type[Backbone], *arguments: object, **options: object) -> Backbone:
-        backbone: Backbone = load(cls, *arguments, **options)
+    def limited(*arguments: Any, **options: Any) -> Backbone:
+        backbone = load(*arguments, **options)
         backbone._unet.register_forward_pre_hook(refuse)
         return backbone
 
-    Backbone.from_folder = classmethod(limited)  # type: ignore[assignment,method-assign]
+    patch.object(Backbone, "from_folder", limited).start()
 
 
 def no_memory_for(victim: str) -> None:
     """From here on whatever the victim is part of runs out of memory."""
-    for stage in (piebench_masks.stages.masks.Masks, piebench_masks.stages.edit.Edit):
-        _refusing(stage, victim)
+    for stage in (Masks, Edit):
+        patch.object(stage, "compute", _refusing(stage.compute, victim)).start()
 
 
-def _refusing(stage: type, victim: str) -> None:
-    compute = stage.compute  # type: ignore[attr-defined]
-
-    def refusing(self: object, batch: Batch, loaded: object) -> object:
+def _refusing(compute: Callable[..., Any], victim: str) -> Callable[..., Any]:
+    def refusing(stage: Stage, batch: Batch, loaded: Any) -> Any:
         if any(work.sample.id == victim for work in batch):
             raise torch.OutOfMemoryError("one row")
-        return compute(self, batch, loaded)
+        return compute(stage, batch, loaded)
 
-    stage.compute = refusing  # type: ignore[attr-defined]
+    return refusing
 
 
 def nan_latents_of(victim: str) -> None:
     """From here on the victim's latents are NaN."""
-    encode = piebench_masks.stages.latents.posteriors
 
-    def spoilt(run: Run, sources: list[Source]) -> Posterior:
-        mean, std = encode(run, sources)
+    def spoilt(run: Run, sources: Sequence[Source]) -> Posterior:
+        found = posteriors(run, sources)
         rows = [row for row, s in enumerate(sources) if s.name.startswith(f"{victim}-")]
-        mean[rows] = float("nan")
-        return Posterior(mean, std)
+        found.mean[rows] = float("nan")
+        return found
 
-    piebench_masks.stages.masks.posteriors = spoilt  # type: ignore[attr-defined]
-    piebench_masks.stages.edit.posteriors = spoilt  # type: ignore[attr-defined]
+    for stage in ("masks", "edit"):
+        patch(f"piebench_masks.stages.{stage}.posteriors", spoilt).start()
 
 
 def spoil(weights: Path, layer: str) -> None:
@@ -425,7 +425,7 @@ def remount(folder: Path, option: str) -> None:
 
 
 FAULTS: dict[str, Callable[[Torture], None]] = {
-    "kill": Torture.kill_main,
+    "kill": Torture.kill_mains,
     "terminate": Torture.terminate,
     "twice": Torture.twice_at_once,
     "damage": Torture.damaged,

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from piebench_masks import store
 from piebench_masks.store import Artifacts, Folder, StoreError, artifact_key
 
 PARAMETERS = {"model": "tiny", "strength": 0.5, "methods": ["a", "b"]}
@@ -225,15 +226,15 @@ def test_one_compaction_waits_for_the_other(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged, may_write = threading.Event(), threading.Event()
-    to_parquet = pd.DataFrame.to_parquet
+    packed = store._packed
 
-    def slow_at_first(table: pd.DataFrame, *arguments: object, **options: object) -> bytes | None:
+    def slow_at_first(table: pd.DataFrame) -> bytes:
         if not merged.is_set():
             merged.set()
             may_write.wait(60)
-        return to_parquet(table, *arguments, **options)
+        return packed(table)
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", slow_at_first)
+    monkeypatch.setattr(store, "_packed", slow_at_first)
     compactions = [threading.Thread(target=folder.compact, args=[["sample"]]) for _ in range(2)]
     folder.append_rows([{"sample": "a"}])
     compactions[0].start()

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +35,7 @@ from piebench_masks.runner import Outcome, run_stage
 from piebench_masks.stages.masks import map_folder, map_name
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
-from piebench_masks.stages.score import MaskScores, edit_score_folder
+from piebench_masks.stages.score import MaskScores, edit_score_folder, write_columns
 from piebench_masks.stages.variants import distinct, variants
 
 SIDE = 64
@@ -109,8 +108,7 @@ def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
     """Made-up rows of every distinct edit, in as many parts as batches."""
     draw = np.random.default_rng(0)
     folder = edit_score_folder(run)
-    shown = {name: asdict(column) for name, column in COLUMNS.items()}
-    folder.write_bytes("columns.json", json.dumps(shown).encode())
+    write_columns(folder, COLUMNS)
     for start in range(0, len(samples), 8):
         folder.append_rows(
             [

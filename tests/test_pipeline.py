@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on_to_the_very_same_scores(
     start(at="undisturbed")
     compute, batches = Edit.compute, []
 
-    def interrupted(self: Edit, batch: Batch, loaded: list[Source]) -> Tensor:
+    def interrupted(self: Edit, batch: Batch, loaded: list[Source]) -> list[Tensor | None]:
         batches.append(batch)
         if len(batches) == 2:
             raise KeyboardInterrupt

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from piebench_masks import store
 from piebench_masks.store import Artifacts, Folder, StoreError, artifact_key
 
 PARAMETERS = {"model": "tiny", "strength": 0.5, "methods": ["a", "b"]}
@@ -67,15 +68,19 @@ def test_looking_for_a_folder_makes_none(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_other_parameters_under_the_same_key_is_refused(
-    tmp_path: Path, folder: Folder
+    tmp_path: Path, folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("piebench_masks.store.artifact_key", lambda parameters: folder.key)
     folder.write_bytes("stage.json", b'{"parameters": {"model": "other"}}')
     with pytest.raises(StoreError, match=r"stage\.json holds other parameters .* remove"):
         Artifacts(tmp_path).folder("masks", PARAMETERS, {})
 
 
-def test_a_torn_description_is_written_again(tmp_path: Path, folder: Folder) -> None:
-    folder.write_bytes("stage.json", b'{"para')
+@pytest.mark.parametrize("torn", [b'{"para', b'{"parameters": {"model": "tinx"}}', b"\0" * 40])
+def test_a_damaged_description_is_written_again(
+    tmp_path: Path, folder: Folder, torn: bytes
+) -> None:
+    folder.write_bytes("stage.json", torn)
     Artifacts(tmp_path).folder("masks", PARAMETERS, {"device": "cuda"})
     assert json.loads((folder.path / "stage.json").read_text())["parameters"] == PARAMETERS
 
@@ -221,15 +226,15 @@ def test_one_compaction_waits_for_the_other(
     folder: Folder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged, may_write = threading.Event(), threading.Event()
-    to_parquet = pd.DataFrame.to_parquet
+    packed = store._packed
 
-    def slow_at_first(table: pd.DataFrame, *arguments: object, **options: object) -> bytes | None:
+    def slow_at_first(table: pd.DataFrame) -> bytes:
         if not merged.is_set():
             merged.set()
             may_write.wait(60)
-        return to_parquet(table, *arguments, **options)
+        return packed(table)
 
-    monkeypatch.setattr(pd.DataFrame, "to_parquet", slow_at_first)
+    monkeypatch.setattr(store, "_packed", slow_at_first)
     compactions = [threading.Thread(target=folder.compact, args=[["sample"]]) for _ in range(2)]
     folder.append_rows([{"sample": "a"}])
     compactions[0].start()

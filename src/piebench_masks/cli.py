@@ -4,6 +4,7 @@ import difflib
 import logging
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -141,8 +142,8 @@ def command(
 ) -> Callable[[], None]:
     """A Hydra command around ``task``, which returns how many items failed or got worse.
 
-    Exit status: 0 all well, 1 an error or failed items, 130 interrupted. Errors that are meant for
-    the user are one message; ``debug=true`` adds the traceback.
+    Exit status: 0 all well, 1 an error or failed items, 130 interrupted (143 by SIGTERM).
+    Errors that are meant for the user are one message; ``debug=true`` adds the traceback.
     """
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
@@ -152,11 +153,11 @@ def command(
         _set_up_logging(folder, console, cfg.debug)
         try:
             failed = task(cfg, console)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interruption:
             console.print(
                 "Interrupted. Finished items are kept; the same command goes on from here."
             )
-            sys.exit(130)
+            sys.exit(128 + (interruption.args or (signal.SIGINT,))[0])
         except Exception as error:
             log.debug("", exc_info=True)
             if folder is not None and HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -169,6 +170,7 @@ def command(
     def explaining() -> None:
         # Hydra gives its errors to us instead of printing them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        signal.signal(signal.SIGTERM, _interrupt)
         try:
             run()
         except Exception as error:
@@ -177,6 +179,10 @@ def command(
             sys.exit(f"{hydras_words(error)}Error: {explained(error, config_name)}")
 
     return explaining
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt(number)
 
 
 def hydras_words(error: Exception) -> str:

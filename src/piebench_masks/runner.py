@@ -28,7 +28,7 @@ from rich.text import Text
 from piebench_masks.console import JsonConsole, say, wants_progress_bar
 from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.store import Overwrite
+from piebench_masks.store import Overwrite, StoreError
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -101,7 +101,8 @@ def run_batches(
     """The batches' outcomes, in order; one is computed while the next is loaded and the one before
     is stored.
 
-    Where a batch raises, its samples are tried one by one, so that only the guilty one fails.
+    Where a batch raises, its samples are tried one by one, so that only the guilty one fails; what
+    the disk refuses (StoreError) ends the run.
     """
     with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as storer:
 
@@ -123,6 +124,8 @@ def run_batches(
             before = counts()
             try:
                 failures = storing.result()
+            except StoreError:
+                raise  # a full disk is no sample's fault
             except Exception as error:
                 failures = _one_by_one(stage, batch, error)
             items = sum(len(work.todo) for work in batch)
@@ -151,6 +154,8 @@ def _one_by_one(stage: Stage, batch: Batch, error: Exception) -> list[Failure]:
     for work in batch:
         try:
             failures += stage.store([work], stage.compute([work], stage.load([work])))
+        except StoreError:
+            raise
         except Exception as own:
             failures += _one_by_one(stage, [work], own)
     return failures

@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
@@ -130,6 +132,15 @@ class Folder:
         except Exception:  # as above
             return None
 
+    def has_image(self, name: str) -> bool:
+        """Whether the PNG is there and its checksums are right; its pixels are not unpacked."""
+        try:
+            png = io.BytesIO(self.path_of(name).read_bytes())
+            Image.open(png, formats=["PNG"]).verify()
+        except Exception:  # as above
+            return False
+        return True
+
     def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows as one part file of JSON lines; no rows, no file."""
         if rows:
@@ -153,9 +164,7 @@ class Folder:
             with FileLock(self.path / "~lock"):
                 parts = self._parts()
                 table = self._merge(parts, keys)
-                self.write_bytes(
-                    "rows.parquet", table.to_parquet(index=False, write_page_checksum=True)
-                )
+                self.write_bytes("rows.parquet", _packed(table))
                 for part in parts:
                     part.unlink(missing_ok=True)
         except OSError as error:
@@ -173,7 +182,7 @@ class Folder:
         try:
             # All bytes at once: a reader that opens the path repeatedly may meet two tables.
             table = io.BytesIO((self.path / "rows.parquet").read_bytes())
-            old = pd.read_parquet(table, page_checksum_verification=True)
+            old = _unpacked(table)
         except Exception:  # missing or damaged, in whatever way
             old = pd.DataFrame()
         frames = [frame for frame in (old, *new) if len(frame) and {*keys} <= {*frame}]
@@ -203,7 +212,7 @@ class Artifacts:
         """
         folder = self.at(stage, parameters)
         description = _read_json(folder.path / "stage.json")
-        if description is None:
+        if description is None or artifact_key(description.get("parameters", {})) != folder.key:
             description = {"parameters": dict(parameters), "provenance": dict(provenance)}
             folder.write_bytes("stage.json", json.dumps(description, indent=2).encode())
         if _canonical(description.get("parameters")) != _canonical(parameters):
@@ -247,6 +256,29 @@ def _frames(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
             empty = [n for n, t in frame.dtypes.items() if t.kind == "O" and frame[n].isna().all()]
             yield frame.astype(dict.fromkeys(empty, float)) if empty else frame
             rows = []
+
+
+def _packed(rows: pd.DataFrame) -> bytes:
+    """Parquet with a checksum of its values: those of its pages leave headers out."""
+    table = pa.Table.from_pandas(rows, preserve_index=False)
+    known = {**(table.schema.metadata or {}), b"sha256": _rows_checksum(table.to_pandas())}
+    file = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata(known), file, write_page_checksum=True)
+    return file.getvalue()
+
+
+def _unpacked(file: io.BytesIO) -> pd.DataFrame:
+    table = pq.read_table(file, page_checksum_verification=True)
+    rows = table.to_pandas()
+    if table.schema.metadata[b"sha256"] != _rows_checksum(rows):
+        raise ValueError("its checksum is wrong")
+    return rows
+
+
+def _rows_checksum(rows: pd.DataFrame) -> bytes:
+    sha = hashlib.sha256(json.dumps([*rows.columns]).encode())
+    sha.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
+    return sha.hexdigest().encode()
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -177,11 +177,19 @@ class Backbone:
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
-        """latents: [B, 4, h, w] -> images: uint8 [B, H, W, 3] on the CPU."""
+        """latents: [B, 4, h, w] -> images: uint8 [B, H, W, 3] on the CPU.
+
+        Raises BenchmarkError where a picture is not finite: it would be black.
+        """
 
         def decode(block: Tensor) -> Tensor:
             scaled = block.to(self.device) / self._vae.config.scaling_factor
             pixels = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
+            if not pixels.isfinite().all():
+                raise BenchmarkError(
+                    "the decoded picture is not finite: the latents are not, or the VAE overflowed "
+                    "(use model.vae_dtype=float32)"
+                )
             levels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
             return levels.round().to(torch.uint8).cpu()
 

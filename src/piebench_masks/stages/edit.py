@@ -1,6 +1,7 @@
 """Stage 3: every sample painted once under each distinct mask of its methods and thresholds."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,6 +16,10 @@ from piebench_masks.stages.variants import distinct, variants
 from piebench_masks.store import Folder
 
 VERSION = 1
+NOT_FINITE = (
+    "its latents are not finite: the weights hold NaN, or the precision overflowed (use a "
+    "model.dtype with more range)"
+)
 
 
 @once
@@ -51,21 +56,22 @@ class Edit:
             return []
         folder = edit_folder(self.run)
         work = []
-        for sample in self.samples:
-            todo = tuple(
-                variant
-                for variant in distinct(variants(self.run, sample))
-                if everything or not folder.has(edit_name(sample, variant.name))
-            )
-            if todo:
-                work.append(Work(sample, todo))
+        with ThreadPoolExecutor() as pool:
+            for sample in self.samples:
+                todo = distinct(variants(self.run, sample))
+                if not everything:
+                    names = [edit_name(sample, variant.name) for variant in todo]
+                    whole = pool.map(folder.has_image, names)
+                    todo = [v for v, there in zip(todo, whole, strict=True) if not there]
+                if todo:
+                    work.append(Work(sample, tuple(todo)))
         return work
 
     def load(self, batch: Batch) -> list[Source]:
         return load_sources(self.run, [work.sample for work in batch])
 
-    def compute(self, batch: Batch, loaded: list[Source]) -> Tensor:
-        """All edits of the batch in the order of its work, uint8 [N,H,W,3]."""
+    def compute(self, batch: Batch, loaded: list[Source]) -> list[Tensor | None]:
+        """All edits of the batch in the order of its work, uint8 [H,W,3]; None: not finite."""
         backbone, editor = self.run.backbone, self.run.cfg.editor
         samples = [work.sample for work in batch]
         latents = turbo_edit(
@@ -79,12 +85,20 @@ class Edit:
             w=editor.w,
             seed=editor.seed,
         )
-        return backbone.decode(latents)
+        finite = latents.isfinite().flatten(1).all(dim=1)
+        pictures = iter(backbone.decode(latents[finite]) if finite.any() else ())
+        return [next(pictures) if sound else None for sound in finite.tolist()]
 
-    def store(self, batch: Batch, computed: Tensor) -> list[Failure]:
-        names = [edit_name(work.sample, variant.name) for work in batch for variant in work.todo]
-        edit_folder(self.run).write_images(dict(zip(names, computed.numpy(), strict=True)))
-        return []
+    def store(self, batch: Batch, computed: list[Tensor | None]) -> list[Failure]:
+        pictures, failures = {}, []
+        asked = [(work.sample, variant) for work in batch for variant in work.todo]
+        for (sample, variant), picture in zip(asked, computed, strict=True):
+            if picture is None:
+                failures.append(Failure(self.name, sample.id, str(variant), NOT_FINITE))
+            else:
+                pictures[edit_name(sample, variant.name)] = picture.numpy()
+        edit_folder(self.run).write_images(pictures)
+        return failures
 
     def finish(self) -> None:
         """Nothing: every edit is a file of its own."""

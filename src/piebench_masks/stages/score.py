@@ -1,7 +1,8 @@
 """Stage 4: masks against the annotation over the whole sweep, edited images by every metric."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -141,11 +142,38 @@ def edit_score_folder(run: Run) -> Folder:
 
 
 def read_columns(run: Run) -> dict[str, Column]:
-    """How the editing metrics' columns are shown, as their scorers said when they ran."""
-    path = edit_score_folder(run).path_of("columns.json")
-    if not path.exists():
-        return {}
-    return {name: Column(**values) for name, values in json.loads(path.read_text()).items()}
+    """How the editing metrics' columns are shown, as their scorers said when they ran.
+
+    Where that is missing or damaged the scorers are asked again; {} if nothing was scored.
+    """
+    folder = edit_score_folder(run)
+    if not has_columns(folder):
+        if folder.rows(EDIT_KEYS).empty:
+            return {}
+        write_columns(folder, _columns(run))
+    lines = folder.path_of("columns.json").read_text().splitlines()
+    return {name: Column(**values) for name, values in json.loads(lines[1]).items()}
+
+
+def has_columns(folder: Folder) -> bool:
+    """Whether a folder of edits' scores says how they are shown, and is sound: a checksum's line,
+    then the columns' line.
+    """
+    try:
+        checksum, shown = folder.path_of("columns.json").read_bytes().split(b"\n")
+    except (OSError, ValueError):
+        return False
+    return checksum == hashlib.sha256(shown).hexdigest().encode()
+
+
+def write_columns(folder: Folder, columns: Mapping[str, Column]) -> None:
+    shown = json.dumps({name: asdict(column) for name, column in columns.items()})
+    checksum = hashlib.sha256(shown.encode()).hexdigest()
+    folder.write_bytes("columns.json", f"{checksum}\n{shown}".encode())
+
+
+def _columns(run: Run) -> dict[str, Column]:
+    return {name: column for metric in run.metrics for name, column in metric.columns.items()}
 
 
 LoadedEdits = tuple[EditCase, list[NDArray[np.uint8] | BenchmarkError]]
@@ -215,10 +243,8 @@ class EditScores:
 
     def store(self, batch: Batch, computed: Scored) -> list[Failure]:
         folder = edit_score_folder(self.run)
-        if not folder.has("columns.json"):
-            columns = [metric.columns for metric in self.run.metrics]
-            shown = {name: asdict(column) for each in columns for name, column in each.items()}
-            folder.write_bytes("columns.json", json.dumps(shown).encode())
+        if not has_columns(folder):
+            write_columns(folder, _columns(self.run))
         for rows in computed.rows.values():
             folder.append_rows(rows)
         return computed.failures

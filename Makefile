@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test bench fuzz growth clean
+.PHONY: install demo test bench torture fuzz growth clean
 
 install: .venv/installed
 
@@ -22,6 +22,9 @@ test: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/cpu.py
+
+torture: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py
 
 fuzz: .venv/installed
 	$(BIN)/python benchmarks/fuzz.py

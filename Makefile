@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: install demo test bench torture fuzz growth clean
+.PHONY: install demo test test-all bench torture fuzz growth clean
 
 install: .venv/installed
 
@@ -19,6 +19,9 @@ test: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal
+
+test-all: test
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n logical --maxprocesses 4 --dist worksteal -m slow
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/cpu.py

@@ -197,6 +197,7 @@ def run_script(name: str, *options: str, output: Path) -> dict[str, Any]:
     return written
 
 
+@pytest.mark.slow
 def test_the_cpu_script(tmp_path: Path) -> None:
     written = run_script("cpu.py", "--quick", "--markdown", output=tmp_path / "cpu.json")
     lines = {line["what"]: line for sheet in written["figures"].values() for line in sheet}
@@ -213,6 +214,7 @@ def test_the_cpu_script(tmp_path: Path) -> None:
     assert {"whole", "repeated", "paper size"} <= set(written["raw"])
 
 
+@pytest.mark.slow
 def test_the_gpu_script_on_the_cpu(tmp_path: Path) -> None:
     tiny = "--device=cpu", "--tiny", "--maps=2", "--edits=1", "--thresholds=2"
     options = *tiny, "--dtype=float32", "--markdown"

@@ -89,7 +89,9 @@ def failures(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_a_stopped_process_is_gone_on_from(
     how: signal.Signals, data: Path, tmp_path: Path, start: Start, expected: Tables
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_sample_that_is_not_a_number_fails_and_no_black_picture_is_scored(
     assert edits["sample"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_not_a_number_is_a_failed_edit(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

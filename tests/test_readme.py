@@ -71,6 +71,13 @@ ELSEWHERE = {
 }
 """Those that other tests run, and where."""
 
+ALSO_ELSEWHERE = [
+    command
+    for command in COMMANDS
+    if any(word in command for word in (" -m ", "hparams", "update", "external", "mlflow", "sweep"))
+]
+"""Those whose likes other tests run all the time."""
+
 
 def readme_commands() -> list[str]:
     """The lines of its shell blocks, without comments and with continued lines joined."""
@@ -129,7 +136,10 @@ def test_no_command_is_left_out() -> None:
     assert [command for command in readme_commands() if command not in known] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(c, marks=pytest.mark.slow if c in ALSO_ELSEWHERE else ()) for c in COMMANDS],
+)
 def test_it_runs_as_written(command: str, place: Path) -> None:
     assert command in readme_commands()
     text = run(command, place, COMMANDS[command])

@@ -21,6 +21,8 @@ def stopped(how: signal.Signals, data: Path, folder: Path, *overrides: str) -> N
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,
+        # In a background job of a shell Ctrl-C is ignored, and so it would be in all below.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     working = until(lambda: any(folder.glob("artifacts/masks/*/*.safetensors")))
     assert working, process.communicate(timeout=1)
@@ -33,6 +35,6 @@ def stopped(how: signal.Signals, data: Path, folder: Path, *overrides: str) -> N
         process.kill()
     assert until(lambda: not any(alive(pid) for pid in below)), "processes are left"
     output, _ = process.communicate()
-    assert "Traceback" not in output
+    assert "Traceback" not in output, output
     if how is signal.SIGINT:
         assert process.returncode == 130 and "Interrupted" in output

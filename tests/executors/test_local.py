@@ -51,6 +51,8 @@ def test_what_a_worker_cannot_load_is_the_runs_error(compute: Compute, tmp_path:
     assert not workers()
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_workers_end_with_the_main_process(how: signal.Signals, data: Path, tmp_path: Path) -> None:
     stopped(how, data, tmp_path, TWO)

@@ -15,6 +15,7 @@ pytest.importorskip("ray", reason="Ray is not installed (pip install .[ray])")
 TWO = "executor=ray", "executor.num_gpus=0", "executor.actors=2"
 
 
+@pytest.mark.slow  # a killed actor's run says the same and more
 def test_two_actors_leave_the_tables_of_one_process(
     compute: Compute, tables: Tables, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +41,7 @@ def test_a_cluster_that_cannot_be_used_is_one_error(compute: Compute) -> None:
         compute(*TWO, "executor.actors=1000")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_actors_end_with_the_main_process(how: signal.Signals, data: Path, tmp_path: Path) -> None:
     stopped(how, data, tmp_path, *TWO)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing import connection, get_context
+from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from queue import Queue
 from threading import Thread
@@ -70,7 +70,9 @@ class _Process:
         self.connection, theirs = context.Pipe()
         # Daemons are ended with their parent, however that ends in an orderly way.
         self.process = context.Process(target=_work, args=(theirs, plain, device), daemon=True)
-        # Ctrl-C is for the main process, which ends this one: blocked signals are inherited.
+        # Ctrl-C is for the main process, which ends this one: blocked signals are inherited. What
+        # multiprocessing starts before its first process would unblock them again.
+        resource_tracker.ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()

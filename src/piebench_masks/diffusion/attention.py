@@ -1,16 +1,88 @@
-"""Cross-attention of the U-Net, read through diffusers' own processor interface.
+"""The U-Net's attention, read and replaced through diffusers' own processor interface.
 
-Knows one attention layer and one reduction of it; must not know prompts or methods.
+Knows one attention layer at a time; must not know prompts or methods.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
-class AttentionRecorder:
+@dataclass(frozen=True)
+class Layer:
+    """Where an attention layer is: on the way down, in the middle or on the way up, and in which
+    transformer block, numbered from 0 as they are evaluated. is_cross: it attends to the text.
+    """
+
+    place: Literal["down", "mid", "up"]
+    block: int
+    is_cross: bool
+
+
+class Projections:
+    """What one layer attends with, for the rows of one U-Net call: made when asked for.
+
+    query [rows, heads, Q, d]; key, value [rows, heads, L, d]; L text positions, or the Q places of
+    the picture.
+    """
+
+    def __init__(self, attention: Any, hidden_states: Tensor, text: Tensor | None) -> None:
+        self.queries: int = hidden_states.shape[1]
+        self._attention, self._hidden = attention, hidden_states
+        self._context = hidden_states if text is None else text
+
+    @cached_property
+    def query(self) -> Tensor:
+        return self._heads(self._attention.to_q(self._hidden))
+
+    @cached_property
+    def key(self) -> Tensor:
+        return self._heads(self._attention.to_k(self._context))
+
+    @cached_property
+    def value(self) -> Tensor:
+        return self._heads(self._attention.to_v(self._context))
+
+    @cached_property
+    def probabilities(self) -> Tensor:
+        """softmax(q k^T / sqrt(d)): [rows, heads, Q, L] float32.
+
+        The fused kernel does not return them. In float32: half precision loses the tail of the
+        softmax, and the difference of two of them is what the method `ours` looks at.
+        """
+        scores = self.query.float() @ self.key.float().transpose(-1, -2)
+        return (scores * self._attention.scale).softmax(dim=-1)
+
+    def _heads(self, tensor: Tensor) -> Tensor:
+        return self._attention.head_to_batch_dim(tensor, out_dim=4)
+
+
+class AttentionControl:
+    """May look at every attention layer of one U-Net call and answer in its place.
+
+    ``resnets``: names of ResNet blocks of the U-Net whose residual it wants to see, too.
+    """
+
+    resnets: tuple[str, ...] = ()
+    rows: Tensor
+
+    def select(self, rows: Tensor) -> None:
+        """``rows``: the part of the batch, as indices, that the next layers are about."""
+        self.rows = rows
+
+    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
+        """What this layer gives, [rows, heads, Q, d]; None: what the model itself makes of it."""
+        return None
+
+    def residual(self, name: str, hidden: Tensor) -> Tensor:
+        """What ResNet block ``name`` adds to its input; hidden: what it would add, [rows,C,h,w]."""
+        return hidden
+
+
+class AttentionRecorder(AttentionControl):
     """How strongly each place of the picture looks at some tokens, for the rows of one U-Net call.
 
     token_weights: [B, L], each row's weights of the text positions; map_size: the side g of the
@@ -26,48 +98,45 @@ class AttentionRecorder:
         )
 
     def select(self, rows: Tensor) -> None:
-        """Start over with ``rows``, the block of the batch that the next layers are about."""
-        self._rows = rows
+        """Start over with ``rows``."""
+        super().select(rows)
         self.maps[rows] = 0.0
 
-    def reads(self, queries: int) -> bool:
-        return queries == self.maps[0].numel()
+    def attend(self, layer: Layer, projections: Projections) -> None:
+        if layer.is_cross and projections.queries == self.maps[0].numel():
+            self.add(projections.probabilities)
 
     def add(self, probabilities: Tensor) -> None:
-        """Add one layer's softmax(q k^T / sqrt(d)): [rows, heads, g * g, L]."""
-        weights = self.token_weights[self._rows]
+        """Add one layer's [rows, heads, g * g, L]."""
+        weights = self.token_weights[self.rows]
         layer = torch.einsum("rhql,rl->rq", probabilities, weights) / probabilities.shape[1]
-        self.maps[self._rows] += layer.unflatten(1, self.maps.shape[1:])
+        self.maps[self.rows] += layer.unflatten(1, self.maps.shape[1:])
 
 
 @dataclass(frozen=True)
-class RecordingProcessor:
-    """A model's own attention processor, with a recorder that may look on.
+class ControlledProcessor:
+    """A model's own attention processor, unless a control of the call answers in its place.
 
-    The recorder is an argument of each call (``cross_attention_kwargs={"recorder": ...}``): nothing
-    is kept here between calls, and without a recorder the inner processor is all there is.
+    The control is an argument of each call (``cross_attention_kwargs={"control": ...}``): nothing
+    is kept here between calls, and without one the inner processor is all there is.
     """
 
     inner: Any
+    layer: Layer
 
     def __call__(
         self,
-        attention: nn.Module,
+        attention: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        recorder: AttentionRecorder | None = None,
+        control: AttentionControl | None = None,
     ) -> Tensor:
-        is_cross = encoder_hidden_states is not None
-        if recorder is not None and is_cross and recorder.reads(hidden_states.shape[1]):
-            recorder.add(_probabilities(attention, hidden_states, encoder_hidden_states))
+        if control is not None:
+            projections = Projections(attention, hidden_states, encoder_hidden_states)
+            attended = control.attend(self.layer, projections)
+            if attended is not None:
+                merged = attended.transpose(1, 2).flatten(2).to(hidden_states.dtype)
+                return attention.to_out[1](attention.to_out[0](merged))
         return self.inner(attention, hidden_states, encoder_hidden_states, attention_mask, temb)
-
-
-def _probabilities(attention: Any, hidden_states: Tensor, text: Tensor | None) -> Tensor:
-    # The fused kernel does not return its probabilities. In float32: half precision loses the tail
-    # of the softmax, and the difference of two of them is what the method `ours` looks at.
-    query = attention.head_to_batch_dim(attention.to_q(hidden_states), out_dim=4).float()
-    key = attention.head_to_batch_dim(attention.to_k(text), out_dim=4).float()
-    return (query @ key.transpose(-1, -2) * attention.scale).softmax(dim=-1)

@@ -1,7 +1,7 @@
 """The frozen diffusion model: pictures and prompts in, latents, conditioning and noise out.
 
-Loads any SDXL-shaped diffusers folder; sizes come from its configs. Must not know what the
-predictions are used for.
+Loads a diffusers folder of SDXL's or Stable Diffusion 1's and 2's form; sizes come from its
+configs. Must not know what the predictions are used for.
 """
 
 import warnings
@@ -10,13 +10,13 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from piebench_masks.batching import Blocks
-from piebench_masks.diffusion.attention import AttentionRecorder, RecordingProcessor
+from piebench_masks.diffusion.attention import AttentionControl, ControlledProcessor, Layer
 from piebench_masks.errors import BenchmarkError
 
 KEPT_PROMPTS = 1024
@@ -39,7 +39,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the U-Net knows of B prompts: hidden [B, L, D] and pooled [B, P]."""
+    """What the U-Net knows of B prompts: hidden [B, L, D] and pooled [B, P], P = 0 before SDXL."""
 
     hidden: Tensor
     pooled: Tensor
@@ -58,7 +58,7 @@ class Conditioning:
 
 
 class Backbone:
-    """A loaded SDXL-shaped model. Every network call is batched in blocks of fixed size.
+    """A loaded model. Every network call is batched in blocks of fixed size.
 
     ``counts`` says how much was asked of the networks: unet_rows, vae_encodes, vae_decodes,
     prompt_encodes.
@@ -80,14 +80,15 @@ class Backbone:
         order = torch.channels_last if device.type == "cuda" else torch.contiguous_format
         self._unet = pipeline.unet.to(device, memory_format=order).eval().requires_grad_(False)
         self._vae = pipeline.vae.to(device, memory_format=order).eval().requires_grad_(False)
-        self._tokenizers = (pipeline.tokenizer, pipeline.tokenizer_2)
-        self._text_encoders = tuple(
-            encoder.to(device).eval().requires_grad_(False)
-            for encoder in (pipeline.text_encoder, pipeline.text_encoder_2)
-        )
-        self._unet.set_attn_processor(
-            {name: RecordingProcessor(own) for name, own in self._unet.attn_processors.items()}
-        )
+        parts = pipeline.components
+        self._tokenizers = [parts[n] for n in ("tokenizer", "tokenizer_2") if n in parts]
+        self._text_encoders = [
+            parts[name].to(device).eval().requires_grad_(False)
+            for name in ("text_encoder", "text_encoder_2")
+            if name in parts
+        ]
+        self._is_xl = len(self._text_encoders) == 2
+        self._unet.set_attn_processor(_controlled(self._unet.attn_processors))
         if compiled:
             self._unet.compile_repeated_blocks()
         self._unet_blocks, self._text_blocks = Blocks(rows), Blocks(rows)
@@ -100,9 +101,9 @@ class Backbone:
         self.latent_channels: int = self._unet.config.in_channels
         self.image_size: int = self.latent_size * pipeline.vae_scale_factor
         self.max_tokens: int = pipeline.tokenizer.model_max_length
-        self.alphas_cumprod: Tensor = DDPMScheduler.from_config(
-            pipeline.scheduler.config
-        ).alphas_cumprod
+        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self.alphas_cumprod: Tensor = scheduler.alphas_cumprod
+        self._predicts_velocity = scheduler.config.prediction_type == "v_prediction"
         self.counts: Counter[str] = Counter()
 
     @classmethod
@@ -125,23 +126,28 @@ class Backbone:
         layers that maps are read from; compiled: torch.compile the transformer blocks. Raises
         BenchmarkError.
         """
-        from diffusers import StableDiffusionXLPipeline
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
-        wanted = "a folder that diffusers' save_pretrained wrote for an SDXL-shaped model"
+        wanted = (
+            "a folder that diffusers' save_pretrained wrote for SDXL or Stable Diffusion 1 or 2"
+        )
         if not (folder / "model_index.json").is_file():
             raise BenchmarkError(
                 f"no diffusion model: looked for {folder / 'model_index.json'}; give {wanted}, for "
                 "SDXL-Turbo: hf download stabilityai/sdxl-turbo --local-dir <folder>"
             )
+        is_xl = (folder / "text_encoder_2").is_dir()
+        kind = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
         try:
             with _quiet():
-                pipeline = StableDiffusionXLPipeline.from_pretrained(
+                pipeline = kind.from_pretrained(
                     folder,
                     variant=variant,
                     # Without an explicit dtype the text encoders may come up in another precision.
                     dtype={"vae": vae_dtype, "default": dtype},
                     use_safetensors=True,
                     local_files_only=True,
+                    **({} if is_xl else {"safety_checker": None, "feature_extractor": None}),
                 )
         except Exception as error:  # three libraries raise a dozen unrelated types
             raise BenchmarkError(
@@ -200,7 +206,8 @@ class Backbone:
     def encode_prompts(
         self, prompts: Sequence[str], ablate: Sequence[Collection[int]] | None = None
     ) -> Conditioning:
-        """Both encoders' penultimate hidden states, and the second one's pooled embedding.
+        """SDXL: both encoders' penultimate hidden states, and the second one's pooled embedding;
+        Stable Diffusion 1 and 2: the only one's last hidden state.
 
         ablate: for each prompt the token ids whose embedding is zeroed, at every position where
         they occur and, as in the reference, by the same ids in both encoders although '!' and the
@@ -235,9 +242,10 @@ class Backbone:
             for encoder, ids, zero in zip(self._text_encoders, block[:2], block[2:], strict=True):
                 with _zeroed_embeddings(encoder, zero.to(self.device)):
                     output = encoder(ids.to(self.device), output_hidden_states=True)
-                hidden.append(output.hidden_states[-2])
+                hidden.append(output.hidden_states[-2] if self._is_xl else output.last_hidden_state)
             # The second encoder's pooled embedding rides along: a block is one tensor.
-            return torch.cat([torch.cat(hidden, dim=-1).flatten(1), output.text_embeds], dim=1)
+            pooled = [output.text_embeds] if self._is_xl else []
+            return torch.cat([torch.cat(hidden, dim=-1).flatten(1), *pooled], dim=1)
 
         self.counts["prompt_encodes"] += len(texts)
         return self._text_blocks.map(encode, *token_ids, *zeroed).cpu()
@@ -248,39 +256,50 @@ class Backbone:
         latents: Tensor,
         timesteps: Tensor,
         conditioning: Conditioning,
-        recorder: AttentionRecorder | None = None,
+        control: AttentionControl | None = None,
     ) -> Tensor:
         """eps(z, t, c) for every row; latents [B, 4, h, w], timesteps [B] -> [B, 4, h, w] float32.
 
-        recorder: has B rows of token weights and is given B maps.
+        control: is shown, and may replace, the attention of the B rows, some rows at a time.
         """
 
         def predict(rows: Tensor, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
-            if recorder is not None:
-                recorder.select(rows)
-            height, width = (side * self.image_size // self.latent_size for side in z.shape[-2:])
-            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
-            return self._unet(
-                z.to(self.device, self.dtype),
-                t.to(self.device),
-                encoder_hidden_states=hidden,
-                added_cond_kwargs={
-                    "text_embeds": pooled,
-                    "time_ids": sizes.to(hidden.dtype).expand(len(z), -1),
-                },
-                cross_attention_kwargs={"recorder": recorder},
-            ).sample.float()
+            if control is not None:
+                control.select(rows)
+            return self._noise(z.to(self.device), t.to(self.device), hidden, pooled, control)
 
         self.counts["unet_rows"] += len(latents)
         index = torch.arange(len(latents), device=self.device)
-        return self._unet_blocks.map(
-            predict,
-            index,
-            latents,
-            timesteps,
-            conditioning.hidden,
-            conditioning.pooled,
-        )
+        with _seen_residuals(self._unet, control):
+            return self._unet_blocks.map(
+                predict,
+                index,
+                latents,
+                timesteps,
+                conditioning.hidden,
+                conditioning.pooled,
+            )
+
+    def _noise(
+        self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor, control: AttentionControl | None
+    ) -> Tensor:
+        added = None
+        if self._is_xl:
+            height, width = (side * self.image_size // self.latent_size for side in z.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
+            time_ids = sizes.to(hidden.dtype).expand(len(z), -1)
+            added = {"text_embeds": pooled, "time_ids": time_ids}
+        predicted = self._unet(
+            z.to(self.dtype),
+            t,
+            encoder_hidden_states=hidden,
+            added_cond_kwargs=added,
+            cross_attention_kwargs={"control": control},
+        ).sample.float()
+        if not self._predicts_velocity:
+            return predicted
+        alpha = self.alphas_cumprod.to(self.device)[t].view(-1, 1, 1, 1)
+        return alpha.sqrt() * predicted + (1 - alpha).sqrt() * z
 
 
 @contextmanager
@@ -295,6 +314,39 @@ def _zeroed_embeddings(encoder: Any, zeroed: Tensor) -> Iterator[None]:
         yield
     finally:
         hook.remove()
+
+
+def _controlled(processors: dict[str, Any]) -> dict[str, ControlledProcessor]:
+    """The model's own processors by name, each told where it is."""
+    # As they are evaluated: the model lists its way up before its middle.
+    places: tuple[Literal["down", "mid", "up"], ...] = ("down", "mid", "up")
+    at = [(place, name) for place in places for name in processors if name.startswith(place)]
+    blocks = list(dict.fromkeys(name.rsplit(".", 2)[0] for _, name in at))
+    return {
+        name: ControlledProcessor(
+            processors[name], Layer(place, blocks.index(block), is_cross=kind == "attn2")
+        )
+        for place, name in at
+        for block, kind, _ in [name.rsplit(".", 2)]
+    }
+
+
+@contextmanager
+def _seen_residuals(unet: Any, control: AttentionControl | None) -> Iterator[None]:
+    """The U-Net whose ResNet blocks' residuals are what ``control`` makes of them."""
+
+    def hook(name: str) -> Any:
+        return lambda module, args, hidden: control.residual(name, hidden) if control else None
+
+    handles = [
+        unet.get_submodule(name).conv2.register_forward_hook(hook(name))
+        for name in (control.resnets if control else ())
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

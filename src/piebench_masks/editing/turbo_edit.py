@@ -12,6 +12,7 @@ from torch import Tensor
 
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
 from piebench_masks.diffusion.ddpm import add_noise, posterior_mean
+from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.errors import BenchmarkError
 
 TIMESTEPS = {4: (799, 599, 399, 199), 3: (799, 499, 199)}
@@ -28,13 +29,41 @@ class Inversion:
 
     x: [K + 1, B, 4, h, w], the source at every level; u: [K, B, 4, h, w], the mean that the source
     prompt predicts from it; first_target: [B, 4, h, w], the mean that the target prompt predicts
-    from x[0]; coeff: [K, B, 1, 1, 1], how much of z = x[1:] - u the norm cap leaves.
+    from x[0]; coeff: [K, B, 1, 1, 1], how much of z = x[1:] - u the norm cap leaves; nfe: long [B],
+    U-Net evaluations.
     """
 
     x: Tensor
     u: Tensor
     first_target: Tensor
     coeff: Tensor
+    nfe: Tensor
+
+
+@dataclass(frozen=True)
+class TurboEdit:
+    """TurboEdit as an editor. w: strength of the guidance from source to target."""
+
+    steps: Literal[3, 4] = 4
+    w: float = 1.5
+    seed: int = 8128
+
+    def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
+        x0 = sources.posterior.mean
+        return invert(backbone, x0, *_prompts(backbone, sources), steps=self.steps, seed=self.seed)
+
+    def edit(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Edited:
+        prompts = _prompts(backbone, sources)
+        *_, latents = edited(backbone, inverted, *prompts, masks, owner, steps=self.steps, w=self.w)
+        painted = masks.flatten(1).any(dim=1)
+        return Edited(latents, nfe=torch.where(painted, 2 * (self.steps - 1), 1))
 
 
 @torch.inference_mode()
@@ -100,7 +129,8 @@ def invert(
     coeff = torch.ones(steps, len(x0), 1, 1, 1, device=x0.device)
     z_norm = torch.linalg.vector_norm(x[-1] - u[-1], dim=(1, 2, 3), keepdim=True)
     coeff[-1] = (cap / z_norm).clamp(max=1)
-    return Inversion(x, u, _mu(backbone, x[0], eps[-1], steps, 0), coeff)
+    nfe = torch.full((len(x0),), steps + 1)
+    return Inversion(x, u, _mu(backbone, x[0], eps[-1], steps, 0), coeff, nfe)
 
 
 @torch.inference_mode()
@@ -140,6 +170,11 @@ def edited(
         if not last:
             y = torch.where(masks[:, None], y, x_next)
         yield y
+
+
+def _prompts(backbone: Backbone, sources: Sources) -> tuple[Conditioning, Conditioning]:
+    both = backbone.encode_prompts([*sources.source_prompts, *sources.target_prompts])
+    return both[: len(both) // 2], both[len(both) // 2 :]
 
 
 def _mu(backbone: Backbone, x: Tensor, eps: Tensor, steps: int, i: int) -> Tensor:

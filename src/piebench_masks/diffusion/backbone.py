@@ -239,7 +239,9 @@ class Backbone:
 
         def encode(*block: Tensor) -> Tensor:
             hidden = []
-            for encoder, ids, zero in zip(self._text_encoders, block[:2], block[2:], strict=True):
+            count = len(self._text_encoders)
+            parts = zip(self._text_encoders, block[:count], block[count:], strict=True)
+            for encoder, ids, zero in parts:
                 with _zeroed_embeddings(encoder, zero.to(self.device)):
                     output = encoder(ids.to(self.device), output_hidden_states=True)
                 hidden.append(output.hidden_states[-2] if self._is_xl else output.last_hidden_state)
@@ -250,7 +252,6 @@ class Backbone:
         self.counts["prompt_encodes"] += len(texts)
         return self._text_blocks.map(encode, *token_ids, *zeroed).cpu()
 
-    @torch.inference_mode()
     def predict_noise(
         self,
         latents: Tensor,
@@ -260,8 +261,10 @@ class Backbone:
     ) -> Tensor:
         """eps(z, t, c) for every row; latents [B, 4, h, w], timesteps [B] -> [B, 4, h, w] float32.
 
-        control: is shown, and may replace, the attention of the B rows, some rows at a time.
+        control: is shown, and may replace, the attention of the B rows, some rows at a time. Has a
+        gradient where the conditioning asks for one.
         """
+        hidden = conditioning.hidden
 
         def predict(rows: Tensor, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
             if control is not None:
@@ -270,14 +273,9 @@ class Backbone:
 
         self.counts["unet_rows"] += len(latents)
         index = torch.arange(len(latents), device=self.device)
-        with _seen_residuals(self._unet, control):
+        with _seen_residuals(self._unet, control), torch.inference_mode(not hidden.requires_grad):
             return self._unet_blocks.map(
-                predict,
-                index,
-                latents,
-                timesteps,
-                conditioning.hidden,
-                conditioning.pooled,
+                predict, index, latents, timesteps, hidden, conditioning.pooled
             )
 
     def _noise(

@@ -14,18 +14,18 @@ def leading_timesteps(steps: int) -> list[int]:
     return [i * spacing + 1 for i in reversed(range(steps))]
 
 
-def leading_alphas(alphas_cumprod: Tensor, steps: int) -> Tensor:
-    """ᾱ at each of `leading_timesteps` and, at the end, of the picture itself: [steps + 1].
+def ddim_step(
+    x: Tensor, eps: Tensor, alpha: Tensor, alpha_next: Tensor, variance: Tensor | float = 0.0
+) -> Tensor:
+    """x at the level of ``alpha_next``, less noisy or (inversion) noisier: formula (12).
 
-    As everywhere with Stable Diffusion, the picture counts as having the noise of time step 0.
-    """
-    return alphas_cumprod[[*leading_timesteps(steps), 0]]
-
-
-def ddim_step(x: Tensor, eps: Tensor, alpha: Tensor, alpha_next: Tensor) -> Tensor:
-    """x at the level of ``alpha_next``, less noisy or (inversion) noisier: formula (12), eta 0.
-
-    x, eps: [..., 4, h, w] float32; both alphas broadcast against them.
+    x, eps: [..., 4, h, w] float32; the alphas are cumulative. variance: of the noise that is to be
+    added to the result, which the noise predicted from x makes room for.
     """
     x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-    return alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * eps
+    return alpha_next.sqrt() * x0 + (1 - alpha_next - variance).sqrt() * eps
+
+
+def ddpm_variance(alpha: Tensor, alpha_next: Tensor) -> Tensor:
+    """Of the step from ``alpha`` to ``alpha_next``, formula (16) with eta 1."""
+    return (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)

@@ -1,0 +1,95 @@
+"""Two branches from one inversion: the source is sampled beside the edit, and may steer it.
+
+What Prompt-to-Prompt, MasaCtrl and Plug-and-Play have in common; knows none of them.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from piebench_masks.diffusion.attention import AttentionControl
+from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.editing.editor import Edited
+from piebench_masks.editing.inversion import Inversion
+
+
+class Steering(Protocol):
+    """How the source branch steers the edits; asked at step 0, 1, ... in turn."""
+
+    def source(self, step: int) -> AttentionControl | None:
+        """For the U-Net call of the B sources, which comes first: it may keep what it sees."""
+
+    def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
+        """For the call of the N edits, of the samples that ``owner`` names, under the target or
+        (negative) under what guidance leads away from.
+        """
+
+    def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
+        """The edits [N, 4, h, w] after this step, given each one's source after it."""
+
+
+@torch.inference_mode()
+def sample_edits(
+    backbone: Backbone,
+    inversion: Inversion,
+    source: Conditioning,
+    target: Conditioning,
+    masks: Tensor,
+    owner: Tensor,
+    steering: Steering,
+    *,
+    guidance: float,
+    proximal: float | None = None,
+) -> Edited:
+    """Sample N edits of B inverted sources, under masks.
+
+    source, target: B prompts; masks: bool [N, h, w]; owner: long [N]. After every step but the last
+    the source's own x takes the place of what lies outside the mask. guidance: its scale, 1 for
+    none. proximal: quantile of the guidance's difference below which it is cut (Han et al.
+    2306.05414); None: none is.
+    nfe: of each edit with its source branch, which the edits of a sample share.
+    """
+    everyone = torch.arange(inversion.x.shape[1], device=owner.device)
+    y_source, y = inversion.x[0], inversion.x[0][owner]
+    nfe = torch.zeros(len(everyone), dtype=torch.long)
+    for i, timestep in enumerate(inversion.timesteps):
+        negative = inversion.negative[i]
+
+        def noise(z: Tensor, text: Conditioning, control: AttentionControl | None) -> Tensor:
+            t = torch.full((len(z),), timestep)  # noqa: B023
+            return backbone.predict_noise(z, t, text, control)
+
+        eps_source = noise(y_source, source, steering.source(i))
+        nfe += 1
+        # Guidance between equal prompts changes nothing, and is not asked for.
+        differs = (source.hidden != negative.hidden).flatten(1).any(dim=1)
+        guided = everyone[differs & (guidance != 1) & (not inversion.follows_x)]
+        difference = torch.zeros_like(eps_source)
+        if len(guided):
+            difference[guided] = eps_source[guided] - noise(
+                y_source[guided], negative[guided], None
+            )
+            nfe[guided.cpu()] += 1
+
+        eps = noise(y, target[owner], steering.edit(i, owner, negative=False))
+        nfe += 1
+        if guidance != 1:
+            away = noise(y, negative[owner], steering.edit(i, owner, negative=True))
+            nfe += 1
+            toward = eps - away
+            if proximal is not None:
+                both = torch.stack([difference[owner], toward], dim=1).flatten(1).abs()
+                cut = both.quantile(proximal, dim=1)[:, None, None, None]
+                toward = toward - toward.clamp(-cut, cut)
+            eps = away + guidance * toward
+
+        if inversion.follows_x:
+            y_source = inversion.x[i + 1]
+        else:
+            guided_eps = eps_source + (guidance - 1) * difference
+            y_source = inversion.step(i, y_source, guided_eps, everyone)
+        y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))
+        if i < len(inversion.timesteps) - 1:
+            y = torch.where(masks[:, None], y, inversion.x[i + 1][owner])
+    return Edited(y, nfe[owner.cpu()])

@@ -1,0 +1,204 @@
+"""Inversions: pictures brought to noise, from which an editor samples its way back.
+
+Functions over tensors, all called alike: ``(backbone, x0, source, *, steps, guidance)`` with x0
+[B, 4, h, w] and B source prompts. Know nothing of edits, targets or masks.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.diffusion.ddim import ddim_step, ddpm_variance, leading_timesteps
+from piebench_masks.diffusion.ddpm import add_noise
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """B sources at K + 1 levels of noise, and what it takes to sample from the noisiest.
+
+    timesteps: K, noisiest first; alphas: [K + 1], cumulative, of every level; x: [K + 1, B, 4, h,
+    w], noisiest first, x[K] = x0; negative: K of B rows each, what guidance leads away from.
+    follows_x: the source branch is x itself, else what sampling from x[0] gives. noise: [K, B, 4,
+    h, w], what is added after every step, of ``variance`` [K]; None: nothing.
+    nfe: long [B], U-Net evaluations.
+    """
+
+    timesteps: list[int]
+    alphas: Tensor
+    x: Tensor
+    negative: list[Conditioning]
+    nfe: Tensor
+    follows_x: bool = False
+    noise: Tensor | None = None
+    variance: Tensor | None = None
+
+    def step(self, i: int, y: Tensor, eps: Tensor, owner: Tensor) -> Tensor:
+        """y [N, 4, h, w] after step i, with the noise of the samples that ``owner`` [N] names."""
+        if self.noise is None or self.variance is None:
+            return ddim_step(y, eps, self.alphas[i], self.alphas[i + 1])
+        mean = ddim_step(y, eps, self.alphas[i], self.alphas[i + 1], self.variance[i])
+        return mean + self.noise[i][owner]
+
+
+@torch.inference_mode()
+def ddim(
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    *,
+    steps: int,
+    guidance: float,
+    strength: float = 1.0,
+) -> Inversion:
+    """Deterministic inversion with the source prompt and no guidance (Song et al. 2010.02502).
+
+    strength: the share of the schedule, from the picture on, that is inverted.
+    """
+    count = int(steps * strength)
+    timesteps = leading_timesteps(steps)[steps - count :]
+    # As everywhere with Stable Diffusion, the picture counts as having the noise of time step 0.
+    alphas = backbone.alphas_cumprod[[*timesteps, 0]].to(x0.device)
+    x = [x0]
+    for i in reversed(range(count)):
+        eps = backbone.predict_noise(x[0], torch.full((len(x0),), timesteps[i]), source)
+        x.insert(0, ddim_step(x[0], eps, alphas[i + 1], alphas[i]))
+    nothing = backbone.encode_prompts([""] * len(x0))
+    nfe = torch.full((len(x0),), count)
+    return Inversion(timesteps, alphas, torch.stack(x), [nothing] * count, nfe)
+
+
+def direct(
+    backbone: Backbone, x0: Tensor, source: Conditioning, *, steps: int, guidance: float
+) -> Inversion:
+    """PnP Inversion (Ju et al. 2310.01506): the source branch is put back on x at every step.
+
+    The published offsets do just that, at three further U-Net evaluations a step.
+    """
+    inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
+    return replace(inverted, follows_x=True)
+
+
+def negative_prompt(
+    backbone: Backbone, x0: Tensor, source: Conditioning, *, steps: int, guidance: float
+) -> Inversion:
+    """Negative-prompt inversion (Miyake et al. 2305.16807): guidance leads away from the source."""
+    inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
+    return replace(inverted, negative=[source] * steps)
+
+
+@torch.inference_mode()
+def null_text(
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    *,
+    steps: int,
+    guidance: float,
+    inner_steps: int = 10,
+    epsilon: float = 1e-5,
+) -> Inversion:
+    """Null-text inversion (Mokady et al. 2211.09794): what guidance leads away from is optimised.
+
+    At every step, until guided sampling reproduces x to a mean squared error of epsilon + 2e-5 i,
+    by at most inner_steps of Adam. A forward pass with its gradient counts as one evaluation.
+    """
+    inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
+    negative, nfe, y = inverted.negative[0], inverted.nfe.clone(), inverted.x[0]
+    every = torch.arange(len(x0), device=x0.device)
+    optimised = []
+    for i, timestep in enumerate(inverted.timesteps):
+        t = torch.full((len(x0),), timestep)
+        conditional = backbone.predict_noise(y, t, source)
+        hidden, evaluations = _reproducing(
+            backbone, inverted, i, y, conditional, negative, guidance, inner_steps, epsilon
+        )
+        negative = Conditioning(hidden, negative.pooled)
+        away = backbone.predict_noise(y, t, negative)
+        y = inverted.step(i, y, away + guidance * (conditional - away), every)
+        optimised.append(negative)
+        nfe += 2 + evaluations
+    return replace(inverted, negative=optimised, nfe=nfe)
+
+
+def _reproducing(
+    backbone: Backbone,
+    inverted: Inversion,
+    i: int,
+    y: Tensor,
+    conditional: Tensor,
+    negative: Conditioning,
+    guidance: float,
+    inner_steps: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor]:
+    """Hidden states [B, L, D] that make step i lead to x, and evaluations [B] that it took."""
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        y, wanted, conditional = y.clone(), inverted.x[i + 1].clone(), conditional.clone()
+        alpha, alpha_next = inverted.alphas[i].clone(), inverted.alphas[i + 1].clone()
+        pooled, hidden = negative.pooled.clone(), negative.hidden.float().clone()
+        rows = [row.requires_grad_() for row in hidden.unbind()]
+        adam = torch.optim.Adam(rows, lr=1e-2 * (1 - i / 100))
+        evaluations, going = torch.zeros(len(y), dtype=torch.long), list(range(len(y)))
+        for _ in range(inner_steps):
+            if not going:
+                break
+            adam.zero_grad()
+            text = torch.stack([rows[b] for b in going]).to(negative.hidden.dtype)
+            t = torch.full((len(going),), inverted.timesteps[i])
+            away = backbone.predict_noise(y[going], t, Conditioning(text, pooled[going]))
+            eps = away + guidance * (conditional[going] - away)
+            reached = ddim_step(y[going], eps, alpha, alpha_next)
+            losses = (reached - wanted[going]).square().flatten(1).mean(dim=1)
+            losses.sum().backward()
+            adam.step()
+            evaluations[going] += 1
+            allowed = epsilon + 2e-5 * i
+            going = [b for b, loss in zip(going, losses.tolist(), strict=True) if loss >= allowed]
+        return torch.stack(rows).detach().to(negative.hidden.dtype), evaluations
+
+
+@torch.inference_mode()
+def edit_friendly(
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    *,
+    steps: int,
+    guidance: float,
+    skip: int = 12,
+    seed: int = 1234,
+) -> Inversion:
+    """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2304.06140).
+
+    Every level of x has noise of its own, and the noise of the steps between them is what is left
+    between x and the mean that the source prompt predicts. skip: noisiest steps left out.
+    """
+    timesteps = leading_timesteps(steps)
+    alphas = backbone.alphas_cumprod[[*timesteps, 0]].to(x0.device)
+    generator = torch.Generator().manual_seed(seed)
+    # The least noisy level is drawn first; every sample gets the draws that it would get alone.
+    draws = torch.randn(steps, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
+    x = torch.stack([*(add_noise(x0, n, a) for n, a in zip(draws, alphas, strict=False)), x0])
+
+    timesteps, alphas, x = timesteps[skip:], alphas[skip:], x[skip:]
+    count = len(timesteps)
+    eps = backbone.predict_noise(
+        x[:-1].flatten(0, 1),
+        torch.tensor(timesteps).repeat_interleave(len(x0)),
+        Conditioning.cat([source] * count),
+    ).unflatten(0, (count, len(x0)))
+    variance = ddpm_variance(alphas[:-1], alphas[1:])
+    noise = torch.stack(
+        [
+            x[i + 1] - ddim_step(x[i], eps[i], alphas[i], alphas[i + 1], variance[i])
+            for i in range(count)
+        ]
+    )
+    noise[-1] = 0  # the last step adds none
+    nothing = backbone.encode_prompts([""] * len(x0))
+    nfe = torch.full((len(x0),), count)
+    return Inversion(
+        timesteps, alphas, x, [nothing] * count, nfe, True, noise=noise, variance=variance
+    )

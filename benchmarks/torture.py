@@ -284,7 +284,7 @@ class Torture:
             if kind == "part":
                 folder = Folder(path.parent)
                 known = rows.astype(object).where(rows.notna(), None)
-                entries = [dict(zip(known, row, strict=True)) for row in known.to_numpy()]
+                entries = [dict(zip(map(str, known), row, strict=True)) for row in known.to_numpy()]
                 for start in range(0, len(entries), 5):
                     folder.append_rows(entries[start : start + 5])
 

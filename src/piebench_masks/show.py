@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, read_run
-from piebench_masks.report.tables import edit_names
 
 IN_FULL = ("editing", "cost", "editors", "thresholds", "mask_methods", "dice_by_edit_type")
 """Tables of one run, the most important last: a terminal is read from its end."""

@@ -17,7 +17,8 @@ from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.segmentation import COLUMNS
-from piebench_masks.report.tables import BASELINES, Format, Table, edit_names, header
+from piebench_masks.report.names import edit_names
+from piebench_masks.report.tables import BASELINES, Format, Table, header
 
 LEVEL = 0.05
 """The chance of any false verdict, over all tests together."""

@@ -64,15 +64,6 @@ def at_thresholds(rows: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.Dat
     return pd.concat(chosen, ignore_index=True)
 
 
-def edit_names(rows: pd.DataFrame) -> pd.Series:
-    """What the edits in rows are called: by their mask method, after the editor if it is not the
-    only one.
-    """
-    if rows["editor"].nunique() < 2:
-        return rows["method"]
-    return rows["editor"] + ", " + rows["method"]
-
-
 def headlines(rows: pd.DataFrame, columns: Mapping[str, Column]) -> list[str]:
     """Of the columns with values what tells most, as far as it is there: the background's LPIPS,
     the edited part's CLIP, or the whole image's without annotated masks, and the distance to the

@@ -10,8 +10,9 @@ import pandas as pd
 
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.pareto import pareto_points
-from piebench_masks.report.tables import BASELINES, edit_names, header, headlines
+from piebench_masks.report.tables import BASELINES, header, headlines
 from piebench_masks.tracking.tracker import Plot
 
 OWN_FOLDERS = ("wandb", "mlflow", "hydra", "run.log")

@@ -53,7 +53,7 @@ DAMAGED = {
     "latents": "latents/*/*.safetensors",
     "map": "masks/*/*.safetensors",
     "edit": "edit/*/*/*.png",
-    "edits' costs": "edit/*/rows.parquet",
+    "costs": "edit/*/rows.parquet",
     "mask rows": "mask_scores/*/rows.parquet",
     "edit rows": "edit_scores/*/rows.parquet",
     "part": "edit_scores/*/parts/*.jsonl",

@@ -59,7 +59,7 @@ class Still:
 
 
 STILL = f"{{_target_: {__name__}.Still, inversion: ${{inversion}}}}"
-TIMES = f"+inversion={{_target_: {__name__}.nothing, _partial_: true, times: 2}}"
+TIMES = f"inversion._target_={__name__}.nothing", "+inversion.times=2"
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +173,7 @@ def test_an_edit_whose_cost_is_missing_is_painted_again(start: Start, tmp_path: 
 
 
 def test_an_editor_gets_pictures_and_texts_and_parts_of_its_own(start: Start) -> None:
-    failed, _, results = start(TIMES, f"+editor.still={STILL}", "limit=2")
+    failed, _, results = start(*TIMES, f"+editor.still={STILL}", "limit=2")
     assert failed == 0
     rows = scores(results)
     rows = rows[rows["editor"] == "still"]
@@ -242,7 +242,7 @@ def test_no_editor_at_all_is_a_run_of_masks(start: Start) -> None:
 def test_a_wrong_setting_of_an_editor_or_its_parts_is_named(wrong: str, words: str) -> None:
     still = f"{STILL[:-1]}, fails: b}}"
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose("config", [TIMES, f"+editor.still={still}", wrong])
+        cfg = compose("config", [*TIMES, f"+editor.still={still}", wrong])
     with pytest.raises(BenchmarkError, match=words):
         Run(cfg)
 

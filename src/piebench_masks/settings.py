@@ -301,7 +301,8 @@ def check(cfg: DictConfig) -> None:
 
 
 def check_editors(cfg: DictConfig) -> None:
-    """Raise BenchmarkError for what is no editor, or does not take its settings."""
+    """Raise BenchmarkError for what is no editor or inversion, or does not take its settings."""
+    check_typed_part(cfg.inversion)
     for name, settings in (_resolved(cfg).get("editor") or {}).items():
         if not (is_text(name) and isinstance(settings, dict)):
             raise BenchmarkError(

@@ -89,15 +89,15 @@ def test_editing_table_leaves_missing_values_out_and_scales_what_it_shows(editin
     ours = list(table.frame["method"]).index("ours")
     expected = slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)
     assert table.frame["lpips_unedit_part"][ours] == pytest.approx(expected)
-    assert table.cells()[ours][-5:] == [
+    assert table.cells()[ours][-3:] == [
         f"{expected * 1e3:.2f}",
         f"{slow_mean(editing, 'clip_edited', method='ours', threshold=0.5):.2f}",
-        *("5.0", "6.0", "11.0"),
+        "11 [5, 6]",
     ]
-    assert [shown.header for shown in table.formats.values()][-5:] == [
+    assert [shown.header for shown in table.formats.values()][-3:] == [
         "LPIPS outside ×10³ ↓",
         "CLIP edited ↑",
-        *("NFE inverse", "NFE forward", "NFE total"),
+        "NFE [inverse, forward]",
     ]
 
 
@@ -109,9 +109,9 @@ def test_edits_made_elsewhere_have_no_cost(editing, columns):
     beside = editing_table(
         pd.concat([editing, alone.assign(editor="they")]), columns, {"ours": 0.5}
     )
-    cells = {(row[0], row[1]): row[-3:] for row in beside.cells()}
-    assert cells["turbo_edit", "ours"] == ["5.0", "6.0", "11.0"]
-    assert cells["they", "ours"] == ["–", "–", "–"]
+    cells = {(row[0], row[1]): row[-1] for row in beside.cells()}
+    assert cells["turbo_edit", "ours"] == "11 [5, 6]"
+    assert cells["they", "ours"] == "–"
 
 
 def test_cost_is_summed_up_by_editor():

@@ -280,10 +280,12 @@ def editing_table(
         "n": Format("n", digits=0),
         "mask_area": Format("Mask area %", digits=1, scale=100),
         **{name: Format(header(c), digits=c.digits, scale=c.scale) for name, c in shown.items()},
-        **{name: Format(title, digits=1) for name, title in NFE_TITLES.items() if painted},
     }
+    if painted:
+        ends = ("nfe_inverse", "nfe_forward")
+        formats["nfe"] = Format("NFE [inverse, forward]", digits=0, interval=ends)
     oracle = frame["mask_source"] == "oracle"
-    cost = "NFE: U-Net evaluations for an edit, of which inverse without its mask."
+    cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}
     return Table(
         title="Editing",

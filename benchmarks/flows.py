@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeVar
 
 PHASES = {
     "maps": "masks",
-    "edits": "edit",
+    "edits": "edit turbo_edit",
     "segmentation scores": "score masks",
-    "editing scores": "score edits",
+    "editing scores": "score edits turbo_edit",
 }
 """The phases that are compared, and the package's name of each one's stage."""
 METHODS = {"ours": (0, 1, 0.7), "attn_based": (0, 1, 0.6), "noise_based": (0, 5, 3.0)}

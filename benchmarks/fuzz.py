@@ -317,8 +317,10 @@ def edits_elsewhere(draw: Random, root: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (root / "output" / "theirs").mkdir(exist_ok=True)
     methods = changed(draw, {"mine": "none", "theirs": "oracle"})
-    if not SETTINGS["editor.methods"][0](methods):  # as Run checks it before anything is looked for
-        raise BenchmarkError("editor.methods")
+    if not SETTINGS["editor.external.methods"][0](
+        methods
+    ):  # as Run checks it before anything is looked for
+        raise BenchmarkError("editor.external.methods")
     external_methods(root / "output", methods)
     strip = Image.new("RGB", (draw.choice((1, SIDE, 4 * SIDE)), draw.choice((1, SIDE))))
     strip.save(place / "edit.png")
@@ -402,7 +404,7 @@ def config(draw: Random, root: Path) -> None:
         raise BenchmarkError(explained(error)) from error
     try:
         run = Run(cfg)
-        assert run.methods is not None
+        assert run.methods is not None and run.editors is not None
     finally:
         torch.set_num_threads(1)
 
@@ -418,7 +420,7 @@ def override_text(draw: Random) -> str:
 def settings() -> list[str]:
     """The dotted names of all settings and groups, of every dataset, editor and search too."""
     found: list[str] = []
-    for more in ((), ("dataset=folder", "editor=external", "hparams_search=optuna")):
+    for more in ((), ("dataset=folder", "editor=[turbo_edit,external]", "hparams_search=optuna")):
         with initialize_config_dir(CONF, version_base="1.3"):
             found += leaves(OmegaConf.to_container(compose("config", list(more))))
     return found

@@ -107,7 +107,7 @@ def score(run: Run, samples: Sequence[Sample]) -> None:
 def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
     """Made-up rows of every distinct edit, in as many parts as batches."""
     draw = np.random.default_rng(0)
-    folder = edit_score_folder(run)
+    folder = edit_score_folder(run, "turbo_edit")
     write_columns(folder, COLUMNS)
     for start in range(0, len(samples), 8):
         folder.append_rows(
@@ -115,7 +115,7 @@ def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
                 {"item": item_name(sample), "mask": variant.name}
                 | dict(zip(COLUMNS, draw.random(2).tolist(), strict=True))
                 for sample in samples[start : start + 8]
-                for variant in distinct(variants(run, sample))
+                for variant in distinct(variants(run, sample, "turbo_edit"))
             ]
         )
     folder.compact(["item", "mask"])

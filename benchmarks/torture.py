@@ -53,6 +53,7 @@ DAMAGED = {
     "latents": "latents/*/*.safetensors",
     "map": "masks/*/*.safetensors",
     "edit": "edit/*/*/*.png",
+    "costs": "edit/*/rows.parquet",
     "mask rows": "mask_scores/*/rows.parquet",
     "edit rows": "edit_scores/*/rows.parquet",
     "part": "edit_scores/*/parts/*.jsonl",
@@ -121,7 +122,8 @@ class Place:
 
     def tables(self) -> Tables:
         found = [path for pattern in TABLES for path in sorted(self.results.glob(pattern))]
-        return {path.name: path.read_bytes() for path in found}
+        # Seconds are measured, and differ.
+        return {path.name: path.read_bytes() for path in found if path.stem != "cost"}
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every finished file by its place, with what changes when it is written again."""

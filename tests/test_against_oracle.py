@@ -9,7 +9,7 @@ import torch
 from oracle import Oracle
 
 from piebench_masks.diffusion.backbone import Backbone, Posterior
-from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import soft_maps
@@ -82,7 +82,8 @@ def test_edits_under_masks(
     masks = nearest_exact(torch.from_numpy(pictures), 16)
     owner = torch.tensor([0, 1, 1, 2])
     texts = tiny.encode_prompts(SOURCES), tiny.encode_prompts(TARGETS)
-    latents = turbo_edit(tiny, posterior.mean, *texts, masks, owner, steps=steps, w=w, seed=7)
+    inversion = invert(tiny, posterior.mean, *texts, steps=steps, seed=7)  # type: ignore[arg-type]
+    *_, latents = edited(tiny, inversion, *texts, masks, owner, steps=steps, w=w)  # type: ignore[arg-type]
     decoded = tiny.decode(latents).numpy()
     for mask, i, latent, picture in zip(pictures, owner, latents, decoded, strict=True):
         cells = oracle.nearest(mask, 16)

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from piebench_masks.data.images import load_image
 from piebench_masks.data.sample import Sample
-from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import read_map
@@ -116,7 +116,7 @@ def test_the_reference_asks_for_everything_again(both: Both) -> None:
 
 def test_the_package_asks_for_what_differs(both: Both) -> None:
     counts = both.project_measured.counts
-    masks = {v.name: v.mask for v in variants(both.run, both.sample)}
+    masks = {v.name: v.mask for v in variants(both.run, both.sample, "turbo_edit")}
     painted = sum(mask.any() for mask in masks.values())
     assert counts["maps"]["unet_rows"] == 3
     assert counts["edits"]["unet_rows"] == 5 + 6 * painted + (len(masks) - painted)
@@ -135,21 +135,20 @@ def test_maps(both: Both) -> None:
 def test_latents_and_pictures(both: Both) -> None:
     run, masked, backbone = both.run, both.masked(), both.run.backbone
     source = load_image(both.entry.image, (backbone.image_size, backbone.image_size))
-    latents = turbo_edit(
-        backbone,
-        backbone.encode_images(torch.from_numpy(source)[None]).mean,
-        backbone.encode_prompts([both.sample.source_prompt]),
-        backbone.encode_prompts([both.sample.target_prompt]),
-        torch.from_numpy(np.stack([variant.mask for variant in masked])),
-        torch.zeros(len(masked), dtype=torch.long),
-    )
+    texts = both.sample.source_prompt, both.sample.target_prompt
+    prompts = [backbone.encode_prompts([text]) for text in texts]
+    x0 = backbone.encode_images(torch.from_numpy(source)[None]).mean
+    masks = torch.from_numpy(np.stack([variant.mask for variant in masked]))
+    owner = torch.zeros(len(masked), dtype=torch.long)
+    inversion = invert(backbone, x0, *prompts, steps=4, seed=8128)
+    *_, latents = edited(backbone, inversion, *prompts, masks, owner, steps=4, w=1.5)
     assert len(masked) == 3 * THRESHOLDS
     for variant, found in zip(masked, latents, strict=True):
         method, threshold = variant.method, variant.threshold
         full_map = both.full_map(method)
         expected = both.reference.flow.edit(both.entry, full_map, method, threshold)[2]
         torch.testing.assert_close(found, expected, atol=5e-4, rtol=0)
-        picture = edit_folder(run).read_image(edit_name(both.sample, variant.name))
+        picture = edit_folder(run, "turbo_edit").read_image(edit_name(both.sample, variant.name))
         assert picture is not None
         with Image.open(both.reference.edit_file(both.entry, method, threshold)) as image:
             assert np.abs(np.asarray(image, dtype=int) - picture).max() <= 1

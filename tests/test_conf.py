@@ -36,14 +36,16 @@ def targets(node: object) -> list[str]:
 def test_every_option_composes_and_names_things_that_exist(
     group: str, option: str, tmp_path: Path
 ) -> None:
-    value = f"[{option}]" if group == "mask" else option
-    places = "results_dir", "dataset.root", "++dataset.source", "++editor.root"
+    value = f"[{option}]" if group in ("mask", "editor") else option
+    places = ["results_dir", "dataset.root", "++dataset.source"]
+    places += ["editor.external.root"] * ("external" in option)
     cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places))
     plain = OmegaConf.to_container(cfg, resolve=True)
     for target in targets(plain):
         assert callable(get_object(target))
     run = Run(cfg)
     assert set(run.methods) == {*cfg.get("mask", {}), *cfg.baselines}
+    assert set(run.editors) == {*cfg.editor} - {"external"}
 
 
 def test_the_paper_experiment_is_the_references_protocol() -> None:
@@ -56,7 +58,7 @@ def test_the_paper_experiment_is_the_references_protocol() -> None:
         8128,
         0.5,
     )
-    assert (cfg.editor.steps, cfg.editor.w, cfg.thresholds) == (4, 1.5, "one")
+    assert (cfg.editor.turbo_edit.steps, cfg.editor.turbo_edit.w, cfg.thresholds) == (4, 1.5, "one")
     assert (cfg.model.id, cfg.dataset.load.border) == ("stabilityai/sdxl-turbo", 1)
 
 
@@ -121,9 +123,19 @@ def test_a_method_that_does_not_exist_is_named() -> None:
         "model.rows=0",
         "model.map_size=-16",
         "model.compile=maybe",
-        "editor.steps=5",
-        "editor.w=inf",
-        "editor.seed=null",
+        "editor.turbo_edit.steps=5",
+        "editor.turbo_edit.steps=4.0",
+        "editor.turbo_edit.w=inf",
+        "editor.turbo_edit.seed=null",
+        "editor.turbo_edit._target_=nowhere.TurboEdit",
+        "+editor.turbo_edit.stepz=4",
+        "editor.turbo_edit=4",
+        "+editor.mine={steps: 4}",
+        "+editor.external={root: 3}",
+        "+editor.external={root: x, methods: all}",
+        "+editor.external={root: x, metods: null}",
+        "model.ddim_steps=0",
+        "model.guidance=high",
         "tracker._target_=nowhere",
         "+tracker.projekt=x",
         "metrics.pixel=3",
@@ -153,11 +165,11 @@ def test_a_value_that_nothing_could_work_with_is_named_before_anything_runs(wron
 
 
 def test_every_setting_of_the_tree_is_known() -> None:
-    for more in ((), ("dataset=folder", "editor=external"), ("hparams_search=optuna",)):
-        cfg = composed("editor.root=x" if "editor=external" in more else "limit=1", *more)
+    for more in ((), ("dataset=folder", "editor=[external]"), ("hparams_search=optuna",)):
+        cfg = composed("editor.external.root=x" if "dataset=folder" in more else "limit=1", *more)
         for name, value in cfg.items():
             assert name in SETTINGS, name
-            if name in ("model", "editor", "hparams_search") and value is not None:
+            if name in ("model", "hparams_search") and value is not None:
                 assert {f"{name}.{key}" for key in value} <= {*SETTINGS}
 
 

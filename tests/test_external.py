@@ -92,8 +92,8 @@ def test_several_methods_stand_in_one_table_and_a_missing_picture_is_a_failure(
         f"dataset.root={shapes}",
         "metrics=shapes",
         "limit=3",
-        f"editor.root={tmp_path}/output",
-        "editor.methods={nothing: none, darker: predicted, bound: oracle}",
+        f"editor.external.root={tmp_path}/output",
+        "editor.external.methods={nothing: none, darker: predicted, bound: oracle}",
     )
     assert failed == 1 and "0 U-Net rows" in text
     [failure] = (results / "failures.jsonl").read_text().splitlines()
@@ -113,7 +113,7 @@ def test_a_changed_picture_is_scored_anew(start: Start, shapes: Path, tmp_path: 
     file = tmp_path / "output" / "mine" / "annotation_images" / entry["image_path"]
     file.parent.mkdir(parents=True)
     settings = ["experiment=external", "dataset=shapes", "limit=1", "metrics=shapes"]
-    settings += [f"dataset.root={shapes}", f"editor.root={tmp_path}/output"]
+    settings += [f"dataset.root={shapes}", f"editor.external.root={tmp_path}/output"]
     found = []
     for brightness in (0, 0, 255):
         Image.new("RGB", (64, 64), (brightness,) * 3).save(file)
@@ -128,7 +128,7 @@ def test_turbo_edits_oracle_is_the_annotated_mask_itself(shapes: Path, tmp_path:
         run = Run(compose("config", [*overrides, "baselines=[oracle]"]))
     sample = load_pie_bench(shapes, mask_size=64, border=0, on_error="raise")[0][3]
     assert sample.mask is not None
-    _, oracle = variants(run, sample)
+    _, oracle = variants(run, sample, "turbo_edit")
     assert (oracle.method, oracle.mask_source) == ("oracle", "oracle")
     annotated = torch.from_numpy(from_coco(sample.mask))[None, None].float()
     expected = F.interpolate(annotated, (16, 16), mode="nearest-exact")[0, 0].bool()
@@ -141,7 +141,7 @@ def test_published_edits_get_the_official_evaluators_means(start: Start) -> None
     failed, _, results = start(
         "experiment=external",
         f"dataset.root={mini}",
-        f"editor.root={mini}/output",
+        f"editor.external.root={mini}/output",
         f"metrics.lpips.backbone={SHARED}/weights/squeezenet1_1_features.safetensors",
         "~metrics.clip",  # not in the official file, and not to be downloaded
         "~metrics.structure",

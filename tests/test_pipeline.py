@@ -6,13 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 from rich.console import Console
-from torch import Tensor
 
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
@@ -20,8 +20,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
 from piebench_masks.runner import Batch
-from piebench_masks.stages.edit import Edit
-from piebench_masks.stages.latents import Source
+from piebench_masks.stages.edit import Edit, Painted
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score import edit_scores, mask_scores
 
@@ -106,6 +105,7 @@ def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
         "dice.png",
         "tables/dice_by_edit_type.tex",
         "tables/editing.md",
+        "tables/cost.csv",
         "tables/mask_methods.csv",
         "tables/thresholds.csv",
         "tables/published_dice.md",
@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on_to_the_very_same_scores(
     start(at="undisturbed")
     compute, batches = Edit.compute, []
 
-    def interrupted(self: Edit, batch: Batch, loaded: list[Source]) -> list[Tensor | None]:
+    def interrupted(self: Edit, batch: Batch, loaded: Any) -> list[Painted]:
         batches.append(batch)
         if len(batches) == 2:
             raise KeyboardInterrupt

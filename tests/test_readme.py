@@ -27,7 +27,7 @@ COMMANDS = {
     ),
     "piebench-masks dataset=folder dataset.root=my_pictures": QUICK,
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
-    "editor.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
+    "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     "piebench-masks regress baseline=update": f"{QUICK} results_dir=for_regress",
     "piebench-masks -m strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
         f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"

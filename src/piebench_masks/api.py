@@ -5,7 +5,7 @@ edited = pipeline.edit("scene.png", "a red circle on grass", "a blue circle on g
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from piebench_masks.data.images import load_image, to_rgb
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.diffusion.source import packaged, resolve_model
-from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.editing.editor import Editor, Sources
+from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import rescale, upsample
@@ -28,7 +29,7 @@ Picture = Image.Image | Path | str
 
 
 class Pipeline:
-    """A loaded model with the map methods and TurboEdit on it.
+    """A loaded model with the map methods and editors on it.
 
     compat: ``exact``, or ``reference`` for the reference implementation's Python API with all its
     quirks (METHODS.md, section 2).
@@ -88,7 +89,6 @@ class Pipeline:
         )
         return upsample(rescale(raw), (picture.height, picture.width), "exact").numpy()
 
-    @torch.inference_mode()
     def edit(
         self,
         image: Picture,
@@ -101,14 +101,14 @@ class Pipeline:
         sample_mode: SampleMode = "argmax",
         seed: int = 8128,
         *,
-        steps: Literal[3, 4] = 4,
-        w: float = 1.5,
+        editor: Editor | None = None,
     ) -> Image.Image:
-        """The image edited by TurboEdit under the method's mask (None: without a mask).
+        """The image edited under the method's mask (None: without a mask).
 
-        The result has the model's image size. ``seed`` is that of map and edit noise.
+        editor: any of ``piebench_masks.editing``, with settings of its own; None is TurboEdit with
+        ``seed``, which is that of the map's noise. The result has the model's image size.
         """
-        _, posterior = self._encode(image)
+        picture, posterior = self._encode(image)
         size = self.backbone.latent_size
         mask = torch.ones(1, size, size, dtype=torch.bool)
         if method is not None:
@@ -127,26 +127,27 @@ class Pipeline:
             mask = _method(method).binarizer.latent_masks(
                 raw, [threshold], (side, side), self.compat, size
             )
-        latents = turbo_edit(
-            self.backbone,
-            posterior.mean,
-            self.backbone.encode_prompts([source_prompt]),
-            self.backbone.encode_prompts([target_prompt]),
-            mask,
-            torch.zeros(1, dtype=torch.long),
-            steps=steps,
-            w=w,
-            seed=seed,
+        sources = Sources(
+            self._pixels(picture), posterior, [source_prompt], [target_prompt], [""], [""]
         )
+        owner = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
+        editor = editor or TurboEdit(seed=seed)
+        inverted = editor.invert(self.backbone, sources)
+        mask = mask.to(self.backbone.device)
+        latents = editor.edit(self.backbone, sources, inverted, mask, owner).latents
         return Image.fromarray(self.backbone.decode(latents)[0].numpy())
 
     def _encode(self, image: Picture) -> tuple[Image.Image, Posterior]:
         picture = (
             image if isinstance(image, Image.Image) else Image.fromarray(load_image(Path(image)))
         )
+        return picture, self.backbone.encode_images(self._pixels(picture))
+
+    def _pixels(self, picture: Image.Image) -> Tensor:
+        """The picture at the model's size: uint8 [1, H, W, 3]."""
         side = self.backbone.image_size
         resized = to_rgb(picture).resize((side, side), Image.Resampling.BICUBIC)
-        return picture, self.backbone.encode_images(torch.from_numpy(np.array(resized))[None])
+        return torch.from_numpy(np.array(resized))[None]
 
     def _raw_map(
         self,

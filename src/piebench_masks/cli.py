@@ -105,7 +105,7 @@ def edit_image() -> None:
         import torch
 
         from piebench_masks.api import Pipeline
-        from piebench_masks.run import default_device
+        from piebench_masks.run import default_device, only_editor
         from piebench_masks.settings import require
 
         require(cfg)
@@ -129,6 +129,7 @@ def edit_image() -> None:
             strength=cfg.strength,
             sample_mode=cfg.sample_mode,
             seed=cfg.seed,
+            editor=only_editor(cfg),
         )
         edited.save(cfg.output)
         console.print(f"{cfg.output}: {edited.width}x{edited.height}", highlight=False)

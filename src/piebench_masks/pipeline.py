@@ -37,7 +37,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
         )
     run = Run(cfg)
     samples = parse(run, console)
-    stages = [make(run, samples) for n, parts in STAGES.items() if n in names for make in parts]
+    stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
         console.print(_plan(stages))
         return 0

@@ -17,11 +17,20 @@ from omegaconf import DictConfig, OmegaConf
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
+from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.metrics import Metric
 from piebench_masks.provenance import provenance
-from piebench_masks.settings import METHOD_SETTINGS, check, check_part, one_line, require
+from piebench_masks.settings import (
+    EXTERNAL,
+    METHOD_SETTINGS,
+    check,
+    check_editors,
+    check_part,
+    one_line,
+    require,
+)
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
@@ -103,6 +112,11 @@ class Run:
         return methods | {name: _baseline(name) for name in self.cfg.baselines}
 
     @functools.cached_property
+    def editors(self) -> dict[str, Editor]:
+        """The chosen editors by name, in the order of the tables."""
+        return made_editors(self.cfg)
+
+    @functools.cached_property
     def metrics(self) -> list[Metric]:
         """The editing metrics; those with a network have it on this run's device."""
         return [
@@ -132,7 +146,28 @@ def made(node: DictConfig, **arguments: Any) -> Any:
     Raises BenchmarkError where the target is not there or does not take these settings.
     """
     check_part(node, **arguments)
-    return instantiate(node, _partial_=True)(**arguments)
+    return instantiate(node, _partial_=True, _convert_="all")(**arguments)
+
+
+def made_editors(cfg: DictConfig) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing.
+
+    Raises BenchmarkError where one does not describe an editor.
+    """
+    check_editors(cfg)
+    chosen = cfg.get("editor") or {}
+    return {str(name): made(node) for name, node in chosen.items() if name != EXTERNAL}
+
+
+def only_editor(cfg: DictConfig) -> Editor:
+    """The editor of a configuration that has a single one; else BenchmarkError."""
+    editors = made_editors(cfg)
+    if len(editors) != 1:
+        raise BenchmarkError(
+            f"editor names {len(editors)} editors ({', '.join(editors)}): choose one, as in "
+            "editor=turbo_edit"
+        )
+    return next(iter(editors.values()))
 
 
 def usable_device(name: str) -> torch.device:

@@ -89,7 +89,8 @@ def front_hypervolume(results: Path, method: str) -> float:
     names = list(map(str, rows))
     lpips = next(name for name in names if name.startswith("lpips") and "_unedit" in name)
     clip = next(name for name in names if name.startswith("clip") and "_edited" in name)
-    means = rows[rows["method"] == method].groupby("threshold")[[lpips, clip]].mean().dropna()
+    own = rows[rows["method"] == method].groupby(["editor", "threshold"])
+    means = own[[lpips, clip]].mean().dropna()
     return hypervolume(1 - means[lpips].to_numpy(), np.asarray(means[clip]) / 100)
 
 

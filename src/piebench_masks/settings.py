@@ -8,7 +8,8 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
@@ -21,21 +22,50 @@ from piebench_masks.store import Overwrite
 
 UNMASKED = "none"
 """The tables' name of the edit without a mask."""
+EXTERNAL = "external"
+"""The name under ``editor`` of edits made elsewhere."""
 
 
 def check_part(node: DictConfig, **arguments: Any) -> None:
-    """Raise BenchmarkError unless ``node`` names something that takes its settings and these."""
+    """Raise BenchmarkError unless ``node`` names something that takes its settings and these.
+
+    A part that is ``_partial_`` may leave arguments out.
+    """
     name = node._get_full_key(None)
     try:
-        target = get_object(str(node["_target_"]))
-        own = {str(key): value for key, value in node.items() if key != "_target_"}
-        inspect.signature(target).bind(**own | arguments)
+        signature = inspect.signature(get_object(str(node["_target_"])))
+        bind = signature.bind_partial if node.get("_partial_") else signature.bind
+        bind(**_own(node) | arguments)
     except Exception as error:  # importing runs whatever is there
         raise BenchmarkError(
             f"{name} does not describe a part of the benchmark ({one_line(error)}): choose one of "
             f"the options in conf/{name.split('.')[0]}/, or set {name}._target_ to an import path "
             "and beside it only what that takes"
         ) from error
+
+
+def check_typed_part(node: DictConfig) -> None:
+    """As ``check_part``, and values must be of the types that the target's arguments have.
+
+    So too of the parts that it is made of.
+    """
+    check_part(node)
+    target = get_object(str(node["_target_"]))
+    try:
+        types = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except NameError:  # imported for type checkers only
+        types = {}
+    for key, value in _own(node).items():
+        name = f"{node._get_full_key(None)}.{key}"
+        if isinstance(value, DictConfig) and "_target_" in value:
+            check_typed_part(value)
+        else:
+            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+            _check(name, plain, {name: _suits(types.get(key))})
+
+
+def _own(node: DictConfig) -> dict[str, Any]:
+    return {str(key): node[key] for key in node if key not in ("_target_", "_partial_")}
 
 
 def require(cfg: DictConfig) -> None:
@@ -111,6 +141,24 @@ PRECISION = _one_of("float32", "float16", "bfloat16")
 KNOWN_BASELINES = tuple(method.name for method in BASELINES)
 SECTION: Rule = (lambda value: isinstance(value, dict)), "it must be a section of settings"
 
+
+def _suits(hint: Any) -> Rule:
+    """Which values a type allows; all, where it is none of a plain value."""
+    if get_origin(hint) is Literal:
+        choices = get_args(hint)
+        words = f"choose one of {', '.join(map(str, choices))}"
+        return (lambda value: (type(value), value) in [(type(c), c) for c in choices]), words
+    if get_origin(hint) in (Union, UnionType):
+        rules = [_suits(option) for option in get_args(hint)]
+        words = ", or ".join(wanted for _, wanted in rules)
+        return (lambda value: any(holds(value) for holds, _ in rules)), words
+    plain = {int: SEED, float: NUMBER, bool: FLAG, str: TEXT, NoneType: _NULL}
+    return plain.get(hint, _ANYTHING)
+
+
+_NULL: Rule = (lambda value: value is None), "null"
+_ANYTHING: Rule = (lambda value: True), "anything"
+
 SETTINGS: dict[str, Rule] = {
     "stages": (lambda value: is_list(value, is_text, 1), "it must be a list of different stages"),
     "baselines": (
@@ -169,12 +217,10 @@ SETTINGS: dict[str, Rule] = {
     "model.rows": FEW,
     "model.vae_rows": FEW,
     "model.compile": FLAG,
-    "editor.name": _one_of("turbo_edit", "external"),
-    "editor.steps": ((lambda value: value in (3, 4)), "choose 3 or 4"),
-    "editor.w": NUMBER,
-    "editor.seed": SEED,
-    "editor.root": TEXT,
-    "editor.methods": (
+    "model.ddim_steps": FEW,
+    "model.guidance": NUMBER,
+    "editor.external.root": TEXT,
+    "editor.external.methods": (
         lambda value: (
             value is None
             or (isinstance(value, dict) and all(map(is_text, [*value, *value.values()])))
@@ -192,7 +238,8 @@ SETTINGS: dict[str, Rule] = {
     ),
     "dataset": SECTION,
     "model": SECTION,
-    "editor": SECTION,
+    "editor": _or_null(SECTION),
+    "inversion": SECTION,
     "metrics": SECTION,
     "mask": _or_null(SECTION),
     "tracker": SECTION,
@@ -225,9 +272,7 @@ def check(cfg: DictConfig) -> None:
     plain = _resolved(cfg)
     for name, value in plain.items():
         _check(name, value, SETTINGS)
-        for key, entry in (
-            value.items() if name in ("model", "editor", "hparams_search") and value else ()
-        ):
+        for key, entry in value.items() if name in ("model", "hparams_search") and value else ():
             _check(f"{name}.{key}", entry, SETTINGS)
     for key in ("name", "root", "image_dir", "prepare", "load"):
         _check(f"dataset.{key}", plain["dataset"].get(key), SETTINGS)
@@ -237,6 +282,7 @@ def check(cfg: DictConfig) -> None:
     check_part(cfg.executor, run=None)
     check_part(cfg.dataset.load, root=None, on_error=None)
     start_timestep(plain["strength"])
+    check_editors(cfg)
     for name, settings in (plain.get("mask") or {}).items():
         if name in (*KNOWN_BASELINES, UNMASKED) or not isinstance(settings, dict):
             raise BenchmarkError(
@@ -252,6 +298,21 @@ def check(cfg: DictConfig) -> None:
                 f"thresholds is {plain['thresholds']}, but mask.{name}.sweep has {cuts}: choose "
                 "fewer, or a longer sweep"
             )
+
+
+def check_editors(cfg: DictConfig) -> None:
+    """Raise BenchmarkError for what is no editor or inversion, or does not take its settings."""
+    check_typed_part(cfg.inversion)
+    for name, settings in (_resolved(cfg).get("editor") or {}).items():
+        if not (is_text(name) and isinstance(settings, dict)):
+            raise BenchmarkError(
+                f"editor.{name} is no editor: give it a name and settings, as in conf/editor/"
+            )
+        if name == EXTERNAL:
+            for key in {"root": None, "methods": None} | settings:
+                _check(f"editor.external.{key}", settings.get(key), SETTINGS)
+        else:
+            check_typed_part(cfg.editor[name])
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:

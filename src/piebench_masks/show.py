@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, read_run
 
-IN_FULL = ("editing", "thresholds", "mask_methods", "dice_by_edit_type")
+IN_FULL = ("editing", "cost", "editors", "thresholds", "mask_methods", "dice_by_edit_type")
 """Tables of one run, the most important last: a terminal is read from its end."""
 COMPARED = {
     "lpips": ("_unedit_part", min),
@@ -75,10 +76,8 @@ def _side_by_side(runs: dict[str, Results]) -> list[Table]:
 
 def _editing(run: Results) -> pd.DataFrame:
     """The editing table, its rows told apart by the method alone or, if need be, the editor too."""
-    frame = run.tables.get("editing", pd.DataFrame(columns=["editor"]))
-    if frame["editor"].nunique() > 1:
-        return frame.assign(method=frame["editor"] + ", " + frame["method"])
-    return frame
+    frame = run.tables.get("editing", pd.DataFrame(columns=["editor", "method"]))
+    return frame.assign(method=edit_names(frame))
 
 
 def _compared(

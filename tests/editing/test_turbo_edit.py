@@ -3,11 +3,16 @@
 import pytest
 import torch
 
-from piebench_masks.diffusion.backbone import Backbone, Conditioning
-from piebench_masks.editing.turbo_edit import edited, invert, turbo_edit
+from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
+from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.turbo_edit import TurboEdit, edited, invert
 from piebench_masks.errors import BenchmarkError
 
 Inputs = tuple[torch.Tensor, Conditioning, Conditioning]
+PROMPTS = (
+    ["a red circle on grass", "a big circle"],
+    ["a blue circle on grass", "a big square"],
+)
 
 LEFT = torch.arange(16).expand(16, 16) < 8
 NOTHING = torch.zeros(16, 16, dtype=torch.bool)
@@ -19,27 +24,46 @@ OWNER = torch.tensor([0, 0, 1, 0, 1])
 @pytest.fixture(scope="module")
 def inputs(tiny: Backbone) -> Inputs:
     x0 = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    source = tiny.encode_prompts(["a red circle on grass", "a big circle"])
-    target = tiny.encode_prompts(["a blue circle on grass", "a big square"])
+    source, target = map(tiny.encode_prompts, PROMPTS)
     return x0, source, target
+
+
+def turbo_edit(
+    backbone: Backbone,
+    x0: torch.Tensor,
+    rows: list[int],
+    masks: torch.Tensor,
+    owner: torch.Tensor,
+    steps: int,
+) -> tuple[torch.Tensor, Edited]:
+    """U-Net evaluations of these rows' inversion, and their edits."""
+    editor = TurboEdit(steps=steps)  # type: ignore[arg-type]
+    source, target = ([texts[row] for row in rows] for texts in PROMPTS)
+    latents = x0[rows]
+    images = torch.zeros(len(rows), 64, 64, 3, dtype=torch.uint8)
+    nothing = [""] * len(rows)
+    posterior = Posterior(latents, torch.zeros_like(latents))
+    sources = Sources(images, posterior, source, target, nothing, nothing)
+    inverted = editor.invert(backbone, sources)
+    return inverted.nfe, editor.edit(backbone, sources, inverted, masks, owner)
 
 
 @pytest.mark.parametrize("steps", [3, 4])
 def test_a_batch_is_the_same_as_one_by_one(tiny: Backbone, inputs: Inputs, steps: int) -> None:
-    together = turbo_edit(tiny, *inputs, MASKS, OWNER, steps=steps)
-    for mask, owner, expected in zip(MASKS, OWNER, together, strict=True):
-        own = [part[owner[None]] for part in inputs]
-        alone = turbo_edit(tiny, *own, mask[None], torch.tensor([0]), steps=steps)
-        torch.testing.assert_close(alone[0], expected, atol=1e-5, rtol=0)
+    nfe, together = turbo_edit(tiny, inputs[0], [0, 1], MASKS, OWNER, steps)
+    for n, (mask, owner) in enumerate(zip(MASKS, OWNER.tolist(), strict=True)):
+        own_nfe, alone = turbo_edit(tiny, inputs[0], [owner], mask[None], torch.tensor([0]), steps)
+        torch.testing.assert_close(alone.latents[0], together.latents[n], atol=1e-5, rtol=0)
+        assert (own_nfe[0], alone.nfe[0]) == (nfe[owner], together.nfe[n])
 
 
 @pytest.mark.parametrize("steps", [3, 4])
-def test_rows_asked_of_the_unet(tiny: Backbone, inputs: Inputs, steps: int) -> None:
+def test_rows_asked_of_the_unet_are_those_said(tiny: Backbone, inputs: Inputs, steps: int) -> None:
     before = tiny.counts["unet_rows"]
-    turbo_edit(tiny, *inputs, MASKS, OWNER, steps=steps)
+    nfe, edits = turbo_edit(tiny, inputs[0], [0, 1], MASKS, OWNER, steps)
     painted, empty = 3, 2
     expected = 2 * (steps + 1) + painted * 2 * (steps - 1) + empty
-    assert tiny.counts["unet_rows"] - before == expected
+    assert tiny.counts["unet_rows"] - before == expected == nfe.sum() + edits.nfe.sum()
 
 
 def test_until_the_last_step_the_outside_is_exactly_the_source(
@@ -73,4 +97,4 @@ def test_the_norm_cap_is_each_samples_own_and_follows_the_latents_size(
 
 def test_only_three_or_four_steps(tiny: Backbone, inputs: Inputs) -> None:
     with pytest.raises(BenchmarkError, match="3 or 4"):
-        turbo_edit(tiny, *inputs, MASKS, OWNER, steps=2)
+        turbo_edit(tiny, inputs[0], [0, 1], MASKS, OWNER, steps=2)

@@ -26,7 +26,7 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
 from piebench_masks.diffusion.prompt_diff import PromptDiff, PromptError, prompt_diff
-from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.method import soft_maps
@@ -211,17 +211,18 @@ class Pair:
             for name, latent in self._edited(masks, steps=steps, w=w).items()
         }
 
-    def _edited(self, masks: dict[str, Tensor], **settings: Any) -> dict[str, Tensor]:
+    def _edited(self, masks: dict[str, Tensor], steps: Any, w: float) -> dict[str, Tensor]:
         distinct, which = torch.stack(list(masks.values())).unique(dim=0, return_inverse=True)
-        latents = turbo_edit(
-            self.backbone,
-            self.posterior.mean,
-            *self.conditioning,
-            distinct,
-            ONE.expand(len(distinct)),
-            **settings,
-        )
+        latents = self.turbo_edit(distinct, steps, w)
         return dict(zip(masks, latents[which], strict=True))
+
+    def turbo_edit(self, masks: Tensor, steps: Any = 4, w: float = 1.5) -> Tensor:
+        """Our final latents under masks [N, h, w]."""
+        model, prompts, x0 = self.backbone, self.conditioning, self.posterior.mean
+        inversion = invert(model, x0, *prompts, steps=steps, seed=8128)
+        owner = ONE.expand(len(masks))
+        *_, latents = edited(model, inversion, *prompts, masks, owner, steps=steps, w=w)
+        return latents
 
     def edit_mask(self, name: str, kind: str = "script") -> Tensor:
         if name in ("none", "ones", "zeros"):

@@ -63,6 +63,7 @@ def editing() -> pd.DataFrame:
     ]
     keys = ["sample", "edit_type", "editor", "method", "threshold", "mask_source", "mask_area"]
     frame = pd.DataFrame(rows, columns=[*keys, "lpips_unedit_part", "clip_edited"])
+    frame[["nfe_inverse", "nfe_forward"]] = 5, 6
     frame.loc[frame["mask_source"] == "oracle", "lpips_unedit_part"] = 0.0
     frame.loc[frame["sample"] == "s03", "lpips_unedit_part"] = np.nan
     return frame

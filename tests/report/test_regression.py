@@ -29,7 +29,8 @@ def before() -> pd.DataFrame:
     ]
     names = ["sample", "edit_type", "method", "threshold", "dice", *COLUMNS]
     frame = pd.DataFrame(rows, columns=names)
-    return series(frame[frame["method"] != "none"], frame.drop(columns="dice"), COLUMNS, OWN)
+    edits = frame.drop(columns="dice").assign(editor="turbo_edit")
+    return series(frame[frame["method"] != "none"], edits, COLUMNS, OWN)
 
 
 def verdicts(before: pd.DataFrame, now: pd.DataFrame) -> dict[tuple[str, str], str]:
@@ -104,3 +105,20 @@ def test_a_baseline_is_read_as_it_was_written(before: pd.DataFrame, tmp_path: Pa
     path.write_bytes(b"torn")
     with pytest.raises(BenchmarkError, match="baseline=update"):
         read_baseline(path)
+
+
+def test_of_several_editors_each_is_watched(before: pd.DataFrame) -> None:
+    rows = before[before["series"] == "ours: LPIPS outside ×10³ ↓"]
+    edits = pd.DataFrame(
+        {
+            "sample": rows["sample"],
+            "edit_type": rows["edit_type"],
+            "method": "ours",
+            "threshold": 0.7,
+            "lpips_shapes_unedit_part": rows["value"],
+        }
+    )
+    both = pd.concat([edits.assign(editor="a"), edits.assign(editor="b")], ignore_index=True)
+    found = series(pd.DataFrame(), both, COLUMNS, OWN)
+    assert set(found["series"]) == {f"{name}, ours: LPIPS outside ×10³ ↓" for name in "ab"}
+    assert not found.duplicated(["series", "sample"]).any()

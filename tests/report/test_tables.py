@@ -9,9 +9,12 @@ from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.table import Format, Table
 from piebench_masks.report.tables import (
+    at_thresholds,
     best_thresholds,
+    cost_table,
     dice_table,
     editing_table,
+    editor_table,
     header,
     method_table,
     threshold_table,
@@ -86,14 +89,57 @@ def test_editing_table_leaves_missing_values_out_and_scales_what_it_shows(editin
     ours = list(table.frame["method"]).index("ours")
     expected = slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)
     assert table.frame["lpips_unedit_part"][ours] == pytest.approx(expected)
-    assert table.cells()[ours][-2:] == [
+    assert table.cells()[ours][-3:] == [
         f"{expected * 1e3:.2f}",
         f"{slow_mean(editing, 'clip_edited', method='ours', threshold=0.5):.2f}",
+        "11 [5, 6]",
     ]
-    assert [shown.header for shown in table.formats.values()][-2:] == [
+    assert [shown.header for shown in table.formats.values()][-3:] == [
         "LPIPS outside ×10³ ↓",
         "CLIP edited ↑",
+        "NFE [inverse, forward]",
     ]
+
+
+def test_edits_made_elsewhere_have_no_cost(editing, columns):
+    alone = editing.assign(nfe_inverse=np.nan, nfe_forward=np.nan)
+    assert not any(
+        "NFE" in f.header for f in editing_table(alone, columns, {"ours": 0.5}).formats.values()
+    )
+    beside = editing_table(
+        pd.concat([editing, alone.assign(editor="they")]), columns, {"ours": 0.5}
+    )
+    cells = {(row[0], row[1]): row[-1] for row in beside.cells()}
+    assert cells["turbo_edit", "ours"] == "11 [5, 6]"
+    assert cells["they", "ours"] == "–"
+
+
+def test_cost_is_summed_up_by_editor():
+    costs = pd.DataFrame(
+        {"editor": ["b", "b", "a"], "nfe_inverse": [5, 5, 2], "nfe_forward": [6, 1, 0]}
+    )
+    costs = costs.assign(seconds_inverse=0.25, seconds_forward=[0.5, 1.0, 0.0])
+    table = cost_table(costs)
+    assert table.cells() == [
+        ["b", "2", "5.0", "3.5", "8.5", "0.250", "0.750", "1.000"],
+        ["a", "1", "2.0", "0.0", "2.0", "0.250", "0.000", "0.250"],
+    ]
+
+
+def test_editors_stand_beside_masks_the_best_mask_of_each_marked(editing, columns):
+    other = editing.assign(editor="b", clip_edited=editing["clip_edited"] / 2)
+    table = editor_table(pd.concat([editing, other]), columns, {"ours": 0.5})
+    assert list(table.formats) == ["score", "editor", "none", "ours", "oracle"]
+    assert list(table.frame["editor"]) == ["turbo_edit", "b"] * 2
+    assert list(table.frame["score"]) == ["LPIPS outside ×10³ ↓"] * 2 + ["CLIP edited ↑"] * 2
+    assert table.frame["ours"][0] == pytest.approx(
+        1e3 * slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)
+    )
+    assert table.frame["none"][3] == pytest.approx(table.frame["none"][2] / 2)
+    for row, name in table.best:
+        values = table.frame.loc[row, ["none", "ours"]]
+        assert values[name] == (values.min() if row < 2 else values.max())
+    assert {row for row, _ in table.best} == {0, 1, 2, 3} and table.sections == {2}
 
 
 def test_thresholds_are_chosen_in_four_ways(segmentation):
@@ -231,3 +277,11 @@ def test_csv_keeps_the_raw_numbers(hostile, tmp_path):
     paths = hostile.write(tmp_path, "table")
     assert [path.suffix for path in paths] == [".csv", ".md", ".tex"]
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), hostile.frame)
+
+
+def test_a_row_without_a_threshold_is_always_taken(editing):
+    other = editing[editing["method"] == "oracle"].assign(editor="they", threshold=np.nan)
+    rows = at_thresholds(pd.concat([editing, other]), {"ours": 0.5, "oracle": 0.5})
+    assert (rows[rows["method"] == "oracle"]["editor"].value_counts() == 6).all()
+    with pytest.raises(ValueError, match=r"ours: no results at threshold 0\.77"):
+        at_thresholds(editing, {"ours": 0.77})

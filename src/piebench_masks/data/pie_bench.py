@@ -215,6 +215,8 @@ def _check_entry(
         target_prompt,
         edit_type,
         mask,
+        fields["editing_instruction"],
+        fields["blended_word"],
     ]
     return Sample(
         id=sample_id,

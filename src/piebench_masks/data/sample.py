@@ -33,7 +33,7 @@ class Sample:
     Prompts are without the brackets that mark changed words. ``image_path`` and
     ``target_image_path`` (the true edited image, where a benchmark has one) are relative to the
     data set's image folder. ``mask`` is the annotated part to edit, None where there is none.
-    ``digest`` is the sha256 of everything that can change a result: image bytes, prompts, mask.
+    ``digest`` is the sha256 of everything that can change a result: image bytes, texts, mask.
     """
 
     id: str

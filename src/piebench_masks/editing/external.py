@@ -27,11 +27,12 @@ def external_methods(root: Path, methods: Mapping[str, MaskSource] | None) -> di
     chosen: dict[str, MaskSource] = dict(methods) if methods else dict.fromkeys(folders, "none")
     if not chosen or not chosen.keys() <= set(folders):
         raise BenchmarkError(
-            f"editor.root={root} has no folder {', '.join(chosen) or 'of any method'}: set it to "
-            "the folder that holds <method>/annotation_images/, as PnP Inversion's output/ does"
+            f"editor.external.root={root} has no folder {', '.join(chosen) or 'of any method'}: "
+            "set it to the folder that holds <method>/annotation_images/, as PnP Inversion's "
+            "output/ does"
         )
     if bad := set(chosen.values()) - {"none", "predicted", "oracle"}:
-        raise BenchmarkError(f"editor.methods: {bad} is not none, predicted or oracle")
+        raise BenchmarkError(f"editor.external.methods: {bad} is not none, predicted or oracle")
     return chosen
 
 

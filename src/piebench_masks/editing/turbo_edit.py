@@ -42,7 +42,11 @@ class Inversion:
 
 @dataclass(frozen=True)
 class TurboEdit:
-    """TurboEdit as an editor. w: strength of the guidance from source to target."""
+    """TurboEdit as an editor. w: strength of the guidance from source to target.
+
+    The last of its K steps is never masked, so that the background may change. Asks for K + 1 U-Net
+    rows a sample and 2 (K - 1) a mask, 1 for an empty one.
+    """
 
     steps: Literal[3, 4] = 4
     w: float = 1.5
@@ -67,32 +71,6 @@ class TurboEdit:
 
 
 @torch.inference_mode()
-def turbo_edit(
-    backbone: Backbone,
-    x0: Tensor,
-    source: Conditioning,
-    target: Conditioning,
-    masks: Tensor,
-    owner: Tensor,
-    *,
-    steps: Literal[3, 4] = 4,
-    w: float = 1.5,
-    seed: int = 8128,
-) -> Tensor:
-    """Edit B samples under N masks -> latents [N, 4, h, w].
-
-    x0: [B, 4, h, w]; source, target: B prompts; masks: bool [N, h, w], the part to edit, all ones
-    for no mask; owner: long [N], which sample each mask belongs to. w: strength of the guidance
-    from source to target. The last step is never masked, so that the background may change.
-    Asks for (K + 1) U-Net rows a sample and 2 (K - 1) a mask, 1 for an empty one.
-    """
-    x0, masks, owner = (tensor.to(backbone.device) for tensor in (x0, masks, owner))
-    inversion = invert(backbone, x0, source, target, steps=steps, seed=seed)
-    *_, latents = edited(backbone, inversion, source, target, masks, owner, steps=steps, w=w)
-    return latents
-
-
-@torch.inference_mode()
 def invert(
     backbone: Backbone,
     x0: Tensor,
@@ -102,12 +80,12 @@ def invert(
     steps: Literal[3, 4],
     seed: int,
 ) -> Inversion:
-    """One call for all steps: the source's x are known up front. Arguments as in `turbo_edit`.
+    """One call for all steps: the source's x are known up front.
 
-    Raises BenchmarkError for another number of steps.
+    x0: [B, 4, h, w]; source, target: B prompts. Raises BenchmarkError for another number of steps.
     """
     if steps not in TIMESTEPS:
-        raise BenchmarkError(f"editor.steps is {steps}: TurboEdit takes 3 or 4 steps")
+        raise BenchmarkError(f"steps is {steps}: TurboEdit takes 3 or 4 steps")
     noise = torch.randn(
         len(NOISE_TIMESTEPS[steps]), *x0.shape[1:], generator=torch.Generator().manual_seed(seed)
     ).to(x0.device)
@@ -145,7 +123,7 @@ def edited(
     steps: Literal[3, 4],
     w: float,
 ) -> Iterator[Tensor]:
-    """The edit branch: y after every step, [N, 4, h, w]. Arguments as in `turbo_edit`."""
+    """The edit branch: y after every step, [N, 4, h, w]. Arguments as in `Editor.edit`."""
     every = torch.arange(len(masks), device=owner.device)
     painted, nobody = every[masks.flatten(1).any(dim=1)], every[:0]
     y = inversion.x[0][owner]

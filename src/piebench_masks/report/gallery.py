@@ -27,7 +27,8 @@ class GalleryRow:
     """One sample to show. All images uint8 [H,W,3], all masks bool [H,W]; maps [h,w] in 0..1.
 
     ``pick`` says why it was chosen; ``maps`` to ``dice`` are by mask method, ``edits`` and
-    ``scores`` by mask method with "none" for editing without a mask. ``levels`` has for each scored
+    ``scores`` by mask method with "none" for editing without a mask, where there are several
+    editors by "editor, mask method". ``levels`` has for each scored
     threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an annotated
     mask) the Dice of each; ``masks`` are those at the ``cut``-th threshold.
     """
@@ -93,8 +94,10 @@ def tiles(row: GalleryRow, size: int = 128) -> list[Tile]:
         known = method in row.dice
         label = f"{method} {row.dice[method][row.cut[method]]:.2f}" if known else method
         result.append(("Masks (Dice)", label, _compared(source, _fit_mask(mask, shape), annotated)))
-    for method, edit in row.edits.items():
-        result.append(("Edits", "no mask" if method == "none" else method, _fit(edit, size)))
+    for name, edit in row.edits.items():
+        editor, _, method = name.rpartition(", ")
+        label = "no mask" if method == "none" else method
+        result.append((f"Edits by {editor}" if editor else "Edits", label, _fit(edit, size)))
     return [Tile(group, label, Image.fromarray(image)) for group, label, image in result]
 
 

@@ -19,10 +19,12 @@ from piebench_masks.report.tables import at_thresholds, best_thresholds, bootstr
 
 @dataclass(frozen=True)
 class Setting:
-    """What was run: names of data set and diffusion model, samples by edit type, and protocol."""
+    """What was run: names of data set and diffusion model (None: all edits were made elsewhere),
+    samples by edit type, and protocol.
+    """
 
     dataset: str
-    model: str
+    model: str | None
     samples: Mapping[int, int]
     compat: str
 
@@ -53,8 +55,7 @@ def published_tables(
         note = "Ours at the threshold of the best mean Dice, chosen on these very samples."
         made["published_dice"] = _table("Dice by edit type", rows, [*data, *model], [note])
     if len(editing):
-        external = not (editing["editor"] == "turbo_edit").any()
-        reasons = [*data, *([] if external else model), *_other_metrics(columns)]
+        reasons = [*data, *model, *_other_metrics(columns)]
         rows = list(_editing(at_thresholds(editing, thresholds), columns))
         made["published_editing"] = _table("Editing", rows, reasons, [])
         note = "Ours: CLIP at the published LPIPS, on the line between our thresholds."
@@ -80,9 +81,9 @@ def _other_data(setting: Setting) -> list[str]:
 
 
 def _other_model(setting: Setting) -> list[str]:
-    return (
-        [] if setting.model == "sdxl_turbo" else [f"the model is {setting.model}, not SDXL-Turbo"]
-    )
+    if setting.model in (None, "sdxl_turbo"):
+        return []
+    return [f"the model is {setting.model}, not SDXL-Turbo"]
 
 
 def _other_metrics(columns: Mapping[str, Column]) -> list[str]:

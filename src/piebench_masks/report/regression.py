@@ -17,6 +17,7 @@ from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.segmentation import COLUMNS
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.tables import BASELINES, Format, Table, header
 
 LEVEL = 0.05
@@ -36,18 +37,20 @@ def series(
     ``worse`` is the sign of a worsening, ``shown`` half a unit of the last digit in tables.
     """
     endings = {"lpips": "_unedit_part", "clip": "_edited", "target_error": ""}
-    watched = [(masks, "dice", COLUMNS["dice"])] + [
-        (edits, name, column)
+    watched = [
+        (masks, masks["method"] if len(masks) else pd.Series(dtype=str), "dice", COLUMNS["dice"])
+    ] + [
+        (edits, edit_names(edits), name, column)
         for name, column in columns.items()
         if any(name.startswith(start) and name.endswith(end) for start, end in endings.items())
     ]
     found = [pd.DataFrame(columns=[*KEYS, "edit_type", "value", "worse", "shown"])]
-    for rows, name, column in watched:
+    for rows, names, name, column in watched:
         for method, cut in {"none": np.nan, **own}.items() if name in rows else ():
             at = np.isclose(rows["threshold"], cut, equal_nan=True) & (rows["method"] == method)
             if at.any() and method not in BASELINES:
                 part = rows.loc[at, ["sample", "edit_type", name]].rename(columns={name: "value"})
-                part["series"] = f"{method}: {header(column)}"
+                part["series"] = names[at] + f": {header(column)}"
                 part["worse"] = -1.0 if column.direction == "up" else 1.0
                 part["shown"] = 0.5 * 10.0**-column.digits / column.scale
                 found.append(part)

@@ -19,6 +19,7 @@ from piebench_masks.report.tables import BASELINES
 
 SCORES = {"lpips": "_unedit_part", "clip": "_edited", "target_error": ""}
 """Columns of the editing table that are collected, by start and end."""
+EDITOR = "edited by"
 SET = "set: "
 """Before the names of settings, which may be called like scores."""
 
@@ -49,8 +50,9 @@ def collect_sweep(folder: Path, places: Sequence[Path]) -> tuple[Table, int] | N
 def sweep_table(runs: pd.DataFrame, swept: list[str], computed: Counter[str]) -> Table:
     """Means by setting and method over the runs that differ in nothing but the seed."""
     settings = [key for key in swept if key != "seed"]
+    editor = [EDITOR] if EDITOR in runs else []
     scores = [name for name in ("dice", *_scores(runs)) if name in runs]
-    groups = runs.groupby([*settings, "method"], sort=False, dropna=False)
+    groups = runs.groupby([*settings, *editor, "method"], sort=False, dropna=False)
     frame = groups[["threshold", *scores]].mean()
     frame["spread"] = groups["dice"].std()
     frame["runs"] = groups.size()
@@ -60,6 +62,7 @@ def sweep_table(runs: pd.DataFrame, swept: list[str], computed: Counter[str]) ->
         frame=frame.reset_index(),
         formats={
             **{key: Format(key) for key in settings},
+            **dict.fromkeys(editor, Format("Editor")),
             "method": Format("Mask"),
             "runs": Format("Runs", digits=0),
             "threshold": Format("Threshold", digits=2),
@@ -99,7 +102,9 @@ def _read(place: Path) -> pd.DataFrame:
     masks = masks[~masks["method"].isin(BASELINES)]
     if (edits := place / "tables/editing.csv").is_file():
         frame = pd.read_csv(edits)
-        masks = masks.merge(frame[["method", *_scores(frame)]], on="method", how="left")
+        frame = frame.rename(columns={"editor": EDITOR})  # "editor" may be what was swept
+        several = [EDITOR] if frame[EDITOR].nunique() > 1 else []
+        masks = masks.merge(frame[["method", *several, *_scores(frame)]], on="method", how="left")
     masks.insert(0, "run", place.name)
     for key, value in values.items():
         masks[f"{SET}{key}"] = value if isinstance(value, int | float) else str(value)

@@ -17,6 +17,9 @@ from piebench_masks.report.table import Format, Table
 BASELINES = ("full", "empty", "centre", "random", "oracle")
 """Trivial mask methods: they stand behind the learned ones, and the oracle never ranks."""
 
+NFE = ["nfe_inverse", "nfe_forward"]
+NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
+
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -43,20 +46,36 @@ def order_methods(methods: Iterable[str]) -> list[str]:
 
 
 def at_thresholds(rows: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
-    """The rows at each method's threshold; a method with a single threshold needs no entry.
+    """The rows at each method's threshold, and those that have none at all; a method with a single
+    threshold needs no entry.
 
     Raises ValueError if a method was not computed at the threshold asked for.
     """
     chosen = []
     for method in order_methods(rows["method"]):
         of_method = rows[rows["method"] == method]
-        grid = of_method["threshold"].unique()
+        grid = of_method["threshold"].dropna().unique()
         wanted = thresholds.get(method, grid[0] if len(grid) == 1 else None)
-        if wanted is None or not np.isclose(grid, wanted, equal_nan=True).any():
+        if len(grid) and (wanted is None or not np.isclose(grid, wanted).any()):
             have = ", ".join(f"{value:g}" for value in np.sort(grid))
             raise ValueError(f"{method}: no results at threshold {wanted}; choose one of {have}")
-        chosen.append(of_method[np.isclose(of_method["threshold"], wanted, equal_nan=True)])
+        at = of_method["threshold"]
+        chosen.append(of_method[at.isna() | np.isclose(at, np.nan if wanted is None else wanted)])
     return pd.concat(chosen, ignore_index=True)
+
+
+def headlines(rows: pd.DataFrame, columns: Mapping[str, Column]) -> list[str]:
+    """Of the columns with values what tells most, as far as it is there: the background's LPIPS,
+    the edited part's CLIP, or the whole image's without annotated masks, and the distance to the
+    true edit.
+    """
+    wanted = {"lpips": ("_unedit_part", ""), "clip": ("_edited", "_whole"), "target_error": ("",)}
+    known = [name for name in columns if name in rows and rows[name].notna().any()]
+    found = [
+        next((n for end in ends for n in known if n.startswith(start) and n.endswith(end)), None)
+        for start, ends in wanted.items()
+    ]
+    return [name for name in found if name is not None]
 
 
 def dice_table(
@@ -231,6 +250,7 @@ def editing_table(
     left out. Rows under the annotated mask (``mask_source`` oracle) stand apart at the end and
     never rank.
     """
+    painted = bool(editing[NFE].notna().to_numpy().any())
     valued = set(editing.columns[editing.notna().any()])
     known = {name: column for name, column in columns.items() if name in valued}
     annotated = any(name.endswith("_unedit_part") for name in known)
@@ -238,9 +258,11 @@ def editing_table(
     means = [name for name, column in known.items() if column.statistic == "mean"]
     rows = at_thresholds(editing, thresholds)
     groups = rows.groupby(["editor", "method", "mask_source"], sort=False, dropna=False)
-    frame = groups[["mask_area", *known]].agg(
-        {"mask_area": "mean"} | {name: column.statistic for name, column in known.items()}
+    frame = groups[["mask_area", *NFE, *known]].agg(
+        dict.fromkeys(["mask_area", *NFE], "mean")
+        | {name: column.statistic for name, column in known.items()}
     )
+    frame["nfe"] = frame[NFE].sum(axis=1, skipna=False)
     frame.insert(0, "threshold", groups["threshold"].first())
     frame.insert(1, "n", groups["sample"].nunique())
     ends = np.stack(
@@ -259,7 +281,11 @@ def editing_table(
         "mask_area": Format("Mask area %", digits=1, scale=100),
         **{name: Format(header(c), digits=c.digits, scale=c.scale) for name, c in shown.items()},
     }
+    if painted:
+        ends = ("nfe_inverse", "nfe_forward")
+        formats["nfe"] = Format("NFE [inverse, forward]", digits=0, interval=ends)
     oracle = frame["mask_source"] == "oracle"
+    cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}
     return Table(
         title="Editing",
@@ -268,9 +294,80 @@ def editing_table(
         notes=(
             "Means over samples unless a column says median; undefined values left out.",
             "Masks made from the annotation (oracle; random has its area) do not rank.",
+            *([cost] if painted else []),
         ),
         best=_best_in_columns(frame, formats, directions, ~oracle),
         sections=frozenset(frame.index[oracle][:1]),
+    )
+
+
+def cost_table(costs: pd.DataFrame) -> Table:
+    """One row per editor: U-Net evaluations and seconds for an edit, mean over all its edits.
+
+    costs: a row an edit, with ``editor``, ``nfe_`` and ``seconds_`` ``inverse`` and ``forward``.
+    """
+    parts = [f"{unit}_{part}" for unit in ("nfe", "seconds") for part in ("inverse", "forward")]
+    groups = costs.groupby("editor", sort=False)
+    frame = groups[parts].mean()
+    frame.insert(0, "n", groups.size())
+    for unit in ("nfe", "seconds"):
+        frame[unit] = frame[f"{unit}_inverse"] + frame[f"{unit}_forward"]
+    seconds = {
+        "seconds_inverse": Format("Seconds inverse", digits=3),
+        "seconds_forward": Format("Seconds forward", digits=3),
+        "seconds": Format("Seconds total", digits=3),
+    }
+    return Table(
+        title="Cost of an edit",
+        frame=frame.reset_index(),
+        formats={
+            "editor": Format("Editor"),
+            "n": Format("Edits", digits=0),
+            **{name: Format(title, digits=1) for name, title in NFE_TITLES.items()},
+            **seconds,
+        },
+        notes=(
+            "NFE: U-Net evaluations. Inverse: once for all masks of a sample. Forward: each mask.",
+            "Seconds as measured when the edits were made, batches divided by their samples or "
+            "edits, decoding included: they differ from run to run and from device to device.",
+        ),
+    )
+
+
+def editor_table(
+    editing: pd.DataFrame, columns: Mapping[str, Column], thresholds: Mapping[str, float]
+) -> Table:
+    """Editors by mask methods: a row for each headline metric and editor, a column a mask.
+
+    Values are in the units that are shown.
+    """
+    rows = at_thresholds(editing, thresholds)
+    methods = ["none", *(m for m in order_methods(rows["method"]) if m != "none")]
+    methods = [method for method in methods if method in set(rows["method"])]
+    frames, best, sections, count = [], set(), set(), 0
+    for name in headlines(editing, columns):
+        column = columns[name]
+        means = rows.groupby(["editor", "method"], sort=False)[name].agg(column.statistic).unstack()
+        means = (means * column.scale).reindex(index=rows["editor"].unique(), columns=methods)
+        sections.add(count)
+        ranking = means.drop(columns="oracle", errors="ignore").round(2)
+        for row, (_, values) in enumerate(ranking.iterrows()):
+            best |= {(count + row, name) for name in _best(values, column.direction)}
+        count += len(means)
+        frame = means.reset_index()
+        frame.insert(0, "score", header(column))
+        frames.append(frame)
+    return Table(
+        title="Editors under masks",
+        frame=pd.concat(frames, ignore_index=True),
+        formats={
+            "score": Format("Score"),
+            "editor": Format("Editor"),
+            **{m: Format("no mask" if m == "none" else m, digits=2) for m in methods},
+        },
+        notes=("The oracle does not rank.",),
+        best=frozenset(best),
+        sections=frozenset(sections - {0}),
     )
 
 

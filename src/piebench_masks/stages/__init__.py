@@ -9,15 +9,18 @@ from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.masks import Masks
 from piebench_masks.stages.score import EditScores, MaskScores
 
-STAGES: dict[str, tuple[Callable[[Run, Sequence[Sample]], Stage], ...]] = {
-    "masks": (Masks,),
-    "edit": (Edit,),
-    "score": (MaskScores, EditScores),
+STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
+    "masks": lambda run, samples: [Masks(run, samples)],
+    "edit": lambda run, samples: [Edit(run, samples, editor) for editor in run.editors],
+    "score": lambda run, samples: [
+        MaskScores(run, samples),
+        *(EditScores(run, samples, editor) for editor in run.section("editor")),
+    ],
 }
 """The stages that compute artifacts, by their name in ``stages=[...]``, in order."""
 
 
 def stage_of(name: str, run: Run, samples: Sequence[Sample]) -> Stage:
     """The stage of that ``Stage.name``; a worker process needs no samples for it."""
-    made = (make(run, samples) for parts in STAGES.values() for make in parts)
+    made = (stage for make in STAGES.values() for stage in make(run, samples))
     return next(stage for stage in made if stage.name == name)

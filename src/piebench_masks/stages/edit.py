@@ -1,21 +1,36 @@
-"""Stage 3: every sample painted once under each distinct mask of its methods and thresholds."""
+"""Stage 3: every sample painted by each editor once under each distinct mask of its methods and
+thresholds, and what that cost.
+"""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.sample import Sample
-from piebench_masks.editing.turbo_edit import turbo_edit
+from piebench_masks.editing.editor import Sources
+from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
-from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
-from piebench_masks.stages.variants import distinct, variants
+from piebench_masks.stages.latents import (
+    Source,
+    latents_folder,
+    load_sources,
+    model_image,
+    posteriors,
+)
+from piebench_masks.stages.variants import Variant, distinct, variants
 from piebench_masks.store import Folder
 
-VERSION = 1
+VERSION = 2
+KEYS = ["item", "mask"]
+COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward"]
+"""Of one edit: U-Net evaluations and wall time, without and with its mask."""
 NOT_FINITE = (
     "its latents are not finite: the weights hold NaN, or the precision overflowed (use a "
     "model.dtype with more range)"
@@ -23,10 +38,11 @@ NOT_FINITE = (
 
 
 @once
-def edit_folder(run: Run) -> Folder:
+def edit_folder(run: Run, editor: str) -> Folder:
+    """The edits of the editor that is called so, keyed by its own settings and not by its name."""
     parameters = {
         "version": VERSION,
-        "editor": run.section("editor"),
+        "editor": identity(run.section("editor")[editor]),
         "latents": latents_folder(run).key,
         "dtype": run.cfg.model.dtype,
         "compile": run.cfg.model.compile,
@@ -39,66 +55,115 @@ def edit_name(sample: Sample, mask: str) -> str:
     return f"{item_name(sample)}/{mask}.png"
 
 
-class Edit:
-    """Edited images; an item is a distinct mask of a sample."""
+def has_edit(run: Run, sample: Sample, variant: Variant) -> bool:
+    """Whether the edit is there, painted by an editor or, as a file, by others."""
+    if variant.file is not None:
+        return variant.file.is_file()
+    return edit_folder(run, variant.editor).has(edit_name(sample, variant.name))
 
-    name = "edit"
+
+def edit_costs(run: Run, editor: str) -> pd.DataFrame:
+    """``COSTS`` of every edit that was ever painted with the editor's settings, by ``KEYS``."""
+    rows = edit_folder(run, editor).rows(KEYS).reindex(columns=[*KEYS, *COSTS])
+    return rows.astype(dict.fromkeys(COSTS, float))
+
+
+Cost = dict[str, float]
+Painted = tuple[Tensor | None, Cost]
+"""An edit, uint8 [H,W,3], None where it is not finite, and its ``COSTS``."""
+
+
+class Edit:
+    """Edited images of one editor; an item is a distinct mask of a sample."""
+
     item = "edit"
 
-    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
-        self.run, self.samples = run, samples
+    def __init__(self, run: Run, samples: Sequence[Sample], editor: str) -> None:
+        self.run, self.samples, self.editor = run, samples, editor
+        self.name = f"edit {editor}"
 
     def prepare(self) -> None:
         _ = self.run.backbone
 
     def pending(self, *, everything: bool = False) -> list[Work]:
-        if self.run.cfg.editor.name == "external":
-            return []
-        folder = edit_folder(self.run)
+        folder = edit_folder(self.run, self.editor)
+        rows = folder.rows(KEYS)
+        known = set(zip(rows["item"], rows["mask"], strict=True))
         work = []
         with ThreadPoolExecutor() as pool:
             for sample in self.samples:
-                todo = distinct(variants(self.run, sample))
+                todo = distinct(variants(self.run, sample, self.editor))
                 if not everything:
                     names = [edit_name(sample, variant.name) for variant in todo]
                     whole = pool.map(folder.has_image, names)
-                    todo = [v for v, there in zip(todo, whole, strict=True) if not there]
+                    todo = [
+                        variant
+                        for variant, there in zip(todo, whole, strict=True)
+                        if not there or (item_name(sample), variant.name) not in known
+                    ]
                 if todo:
                     work.append(Work(sample, tuple(todo)))
         return work
 
-    def load(self, batch: Batch) -> list[Source]:
-        return load_sources(self.run, [work.sample for work in batch])
-
-    def compute(self, batch: Batch, loaded: list[Source]) -> list[Tensor | None]:
-        """All edits of the batch in the order of its work, uint8 [H,W,3]; None: not finite."""
-        backbone, editor = self.run.backbone, self.run.cfg.editor
+    def load(self, batch: Batch) -> tuple[list[Source], NDArray[np.uint8]]:
+        """The samples' posteriors, where they are stored, and pictures [B,H,W,3]."""
         samples = [work.sample for work in batch]
-        latents = turbo_edit(
-            backbone,
-            posteriors(self.run, loaded).mean,
-            backbone.encode_prompts([sample.source_prompt for sample in samples]),
-            backbone.encode_prompts([sample.target_prompt for sample in samples]),
-            torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo])),
-            torch.tensor([row for row, work in enumerate(batch) for _ in work.todo]),
-            steps=editor.steps,
-            w=editor.w,
-            seed=editor.seed,
-        )
-        finite = latents.isfinite().flatten(1).all(dim=1)
-        pictures = iter(backbone.decode(latents[finite]) if finite.any() else ())
-        return [next(pictures) if sound else None for sound in finite.tolist()]
+        pictures = [model_image(self.run, sample) for sample in samples]
+        return load_sources(self.run, samples), np.stack(pictures)
 
-    def store(self, batch: Batch, computed: list[Tensor | None]) -> list[Failure]:
-        pictures, failures = {}, []
+    def compute(
+        self, batch: Batch, loaded: tuple[list[Source], NDArray[np.uint8]]
+    ) -> list[Painted]:
+        """All edits of the batch in the order of its work."""
+        run, editor = self.run, self.run.editors[self.editor]
+        backbone, samples = run.backbone, [work.sample for work in batch]
+        sources = Sources(
+            images=torch.from_numpy(loaded[1]),
+            posterior=posteriors(run, loaded[0]),
+            source_prompts=[sample.source_prompt for sample in samples],
+            target_prompts=[sample.target_prompt for sample in samples],
+            instructions=[sample.instruction for sample in samples],
+            blended_words=[sample.blended_word for sample in samples],
+        )
+        masks = torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo]))
+        owner = torch.tensor([row for row, work in enumerate(batch) for _ in work.todo])
+        started = _now(backbone.device)
+        inverted = editor.invert(backbone, sources)
+        between = _now(backbone.device)
+        edited = editor.edit(
+            backbone, sources, inverted, masks.to(backbone.device), owner.to(backbone.device)
+        )
+        finite = edited.latents.isfinite().flatten(1).all(dim=1)
+        pictures = iter(backbone.decode(edited.latents[finite]) if finite.any() else ())
+        ended = _now(backbone.device)
+        seconds = (between - started) / len(batch), (ended - between) / len(masks)
+        nfe = zip(inverted.nfe.cpu()[owner].tolist(), edited.nfe.tolist(), strict=True)
+        return [
+            (next(pictures) if sound else None, dict(zip(COSTS, (*each, *seconds), strict=True)))
+            for sound, each in zip(finite.tolist(), nfe, strict=True)
+        ]
+
+    def store(self, batch: Batch, computed: list[Painted]) -> list[Failure]:
+        """Costs first: an edit without them would be painted again."""
+        pictures, costs, failures = {}, [], []
         asked = [(work.sample, variant) for work in batch for variant in work.todo]
-        for (sample, variant), picture in zip(asked, computed, strict=True):
+        for (sample, variant), (picture, cost) in zip(asked, computed, strict=True):
             if picture is None:
                 failures.append(Failure(self.name, sample.id, str(variant), NOT_FINITE))
             else:
                 pictures[edit_name(sample, variant.name)] = picture.numpy()
-        edit_folder(self.run).write_images(pictures)
+                costs.append({"item": item_name(sample), "mask": variant.name} | cost)
+        folder = edit_folder(self.run, self.editor)
+        folder.append_rows(costs)
+        folder.write_images(pictures)
         return failures
 
     def finish(self) -> None:
-        """Nothing: every edit is a file of its own."""
+        edit_folder(self.run, self.editor).compact(KEYS)
+
+
+def _now(device: torch.device) -> float:
+    """Seconds on a clock that waits for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

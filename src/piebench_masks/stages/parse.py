@@ -17,7 +17,7 @@ from piebench_masks.data.table import read_samples, samples_table
 from piebench_masks.run import Run, made
 from piebench_masks.store import Folder, Overwrite
 
-VERSION = 1
+VERSION = 2
 log = logging.getLogger(__name__)
 
 

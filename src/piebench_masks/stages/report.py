@@ -1,6 +1,7 @@
 """Stage 5: all that was scored, as tables, figures, a gallery, a page and a tracker's run."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure as Drawn
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
@@ -34,15 +36,18 @@ from piebench_masks.report.tables import (
     BASELINES,
     at_thresholds,
     best_thresholds,
+    cost_table,
     dice_table,
     editing_table,
+    editor_table,
+    headlines,
     method_table,
     threshold_table,
 )
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome
 from piebench_masks.settings import UNMASKED
-from piebench_masks.stages.edit import edit_folder, edit_name
+from piebench_masks.stages.edit import edit_folder, has_edit
 from piebench_masks.stages.masks import map_folder, read_map
 from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.stages.score import (
@@ -50,6 +55,7 @@ from piebench_masks.stages.score import (
     edit_score_folder,
     edit_scores,
     mask_scores,
+    measured_costs,
     read_columns,
     read_edit,
     scored_thresholds,
@@ -59,19 +65,17 @@ from piebench_masks.store import artifact_key
 from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
 from piebench_masks.tracking.tracker import Dataset, FinishedRun, Plot
 
-CAPTIONS = {
-    "pareto": (
-        "Keeping the background against doing the edit",
-        "One curve a method, one point a threshold. Rings and the grey line are the Pareto front: "
-        "what no other point beats in both. The oracle edits under the annotated mask and does not "
-        "rank.",
-    ),
-    "dice": (
-        "Agreement with the annotated masks over the threshold",
-        "Mean Dice over all samples, the best threshold ringed. Dashed: masks made without a model "
-        "and, as the best that the map's grid allows, the oracle.",
-    ),
-}
+PARETO = (
+    "Keeping the background against doing the edit",
+    "One curve a method, one point a threshold. Rings and the grey line are the Pareto front: "
+    "what no other point beats in both. The oracle edits under the annotated mask and does not "
+    "rank.",
+)
+DICE = (
+    "Agreement with the annotated masks over the threshold",
+    "Mean Dice over all samples, the best threshold ringed. Dashed: masks made without a model "
+    "and, as the best that the map's grid allows, the oracle.",
+)
 
 
 def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Console) -> None:
@@ -80,18 +84,22 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     folder = run.results
     folder.mkdir(parents=True, exist_ok=True)
     masks, edits, columns = mask_scores(run, samples), edit_scores(run, samples), read_columns(run)
+    costs = measured_costs(run, samples, edits)
     own = {name: method.threshold for name, method in run.methods.items()}
     best = own | (best_thresholds(masks) if len(masks) else {})
     cuts = _edited_thresholds(masks, edits, own)
-    tables = _tables(masks, edits, columns, own, cuts)
+    tables = _tables(masks, edits, costs, columns, own, cuts)
     setting = Setting(
         run.cfg.dataset.name,
-        run.cfg.model.name,
+        run.cfg.model.name if run.editors else None,
         Counter(sample.edit_type for sample in samples),
         run.cfg.compat,
     )
     beside = published_tables(masks, edits, columns, cuts, setting)
-    figures, charts = _figures(folder, masks, edits, columns)
+    figures = _figures(folder, masks, edits, columns)
+    pictures = {
+        stem: {k: folder / name for k, name in f.files.items()} for stem, f in figures.items()
+    }
     rows = _Rows(run, masks, edits, best, cuts)
     gallery = _picked(run, samples, masks, best, rows)
     how = _provenance(run, samples, computed)
@@ -108,14 +116,11 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     page = write_html(
         folder,
         f"Edits made elsewhere, on {run.cfg.dataset.name}"
-        if run.cfg.editor.name == "external"
+        if not run.editors
         else f"Masks of {run.cfg.model.name} on {run.cfg.dataset.name}",
         tables=list(tables.values())[::-1],  # a page is read from its top, a terminal from its end
         comparisons=list(beside.values()),
-        figures=[
-            Figure(*CAPTIONS[stem], charts[stem], {kind: p.name for kind, p in paths.items()})
-            for stem, paths in figures.items()
-        ],
+        figures=list(figures.values()),
         sweeps=rows.sweeps,
         columns=rows.columns(columns),
         gallery=rows.of((sample, "") for sample in samples),
@@ -123,7 +128,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     )
     tables = beside | tables
     plots = native_plots(masks, edits, columns)
-    seen_at = _publish(run, samples, tables, plots, gallery, figures, how)
+    seen_at = _publish(run, samples, tables, plots, gallery, pictures, how)
     for stem, table in tables.items():
         void = stem in beside and table.frame["difference"].isna().all()
         # A comparison that is void is not worth its lines on the terminal.
@@ -132,7 +137,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         else:
             console.print(table.to_rich())
     places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
-    places |= {stem: paths["png"] for stem, paths in figures.items()}
+    places |= {stem: paths["png"] for stem, paths in pictures.items()}
     for what, place in {**places, "tracker": seen_at}.items():
         if place is not None:
             say(console, "written", f"{what}: {escape(str(place))}", what=what, place=place)
@@ -143,6 +148,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
 def _tables(
     masks: pd.DataFrame,
     edits: pd.DataFrame,
+    costs: pd.DataFrame,
     columns: Mapping[str, Column],
     own: Mapping[str, float],
     cuts: Mapping[str, float],
@@ -153,6 +159,10 @@ def _tables(
         how = "Thresholds: the best mean Dice on these very samples among those edited under"
         how += " (where there is none, the nearest to the method's own)."
         tables["editing"] = editing_table(edits, columns, cuts).noted(how)
+        if len(costs):
+            tables["cost"] = cost_table(costs)
+        if edits["editor"].nunique() > 1:
+            tables["editors"] = editor_table(edits, columns, cuts).noted(how)
     if len(masks):
         tables["thresholds"] = threshold_table(masks, own)
         tables["mask_methods"] = method_table(masks)
@@ -167,7 +177,7 @@ def _edited_thresholds(
 
     Where none of them was scored, the one nearest to the method's own threshold.
     """
-    edited = edits[["method", "threshold"]].drop_duplicates()
+    edited = edits[["method", "threshold"]].dropna().drop_duplicates()
     cuts = {method: edited.loc[edited["method"] == method, "threshold"] for method in own}
     near = {m: min(of, key=lambda cut: abs(cut - own[m])) for m, of in cuts.items() if len(of)}
     scored = masks.merge(edited, on=["method", "threshold"]) if len(masks) else masks
@@ -176,24 +186,29 @@ def _edited_thresholds(
 
 def _figures(
     folder: Path, masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
-) -> tuple[dict[str, dict[str, Path]], dict[str, list[Chart]]]:
-    """Files by name and type, and the same figures' charts for the page."""
-    figures, charts = {}, {}
-    known = [name for name in columns if name in edits and edits[name].notna().any()]
+) -> dict[str, Figure]:
+    """By name; of several editors that were given masks each has a Pareto plot of its own too."""
+    figures = {}
 
-    def first(prefix: str, *endings: str) -> str | None:
-        found = (n for end in endings for n in known if n.startswith(prefix) and n.endswith(end))
-        return next(found, None)
+    def add(stem: str, title: str, caption: str, charts: list[Chart], drawn: Drawn) -> None:
+        files = {kind: path.name for kind, path in save_figure(drawn, folder, stem).items()}
+        figures[stem] = Figure(title, caption, charts, files)
 
-    # Without annotated masks nothing is known but the whole image's scores.
-    x, y = first("lpips", "_unedit_part", ""), first("clip", "_edited", "_whole")
-    if x and y:
-        figures["pareto"] = save_figure(plot_pareto(edits, columns, x, y), folder, "pareto")
-        charts["pareto"] = [pareto_chart(edits, columns, x, y)]
+    axes = headlines(edits, columns)[:2]
+    if [name.partition("_")[0] for name in axes] == ["lpips", "clip"]:
+        whose = {"pareto": ("", edits)}
+        masked = edits[~edits["method"].isin(("none", "predicted", "oracle"))]["editor"].unique()
+        if edits["editor"].nunique() > 1:
+            for number, editor in enumerate(masked, 1):
+                stem = "_".join(("pareto", str(number), *re.findall(r"\w+", editor, re.ASCII)))
+                whose[stem] = (f": {editor}", edits[edits["editor"] == editor])
+        for stem, (which, rows) in whose.items():
+            drawn = plot_pareto(rows, columns, axes[0], axes[1])
+            charts = [pareto_chart(rows, columns, axes[0], axes[1])]
+            add(stem, PARETO[0] + which, PARETO[1], charts, drawn)
     if len(masks):
-        figures["dice"] = save_figure(plot_dice(masks), folder, "dice")
-        charts["dice"] = dice_charts(masks)
-    return figures, charts
+        add("dice", *DICE, dice_charts(masks), plot_dice(masks))
+    return figures
 
 
 def _picked(
@@ -242,12 +257,18 @@ class _Rows:
             for name, method in self.methods.items()
             if len(masks)
         }
-        name = "editor" if run.cfg.editor.name == "external" else "method"
         shown = at_thresholds(edits, edited) if len(edits) else edits
         self.scores: dict[str, dict[str, dict[str, float]]] = {}
         for values in shown.to_dict("records"):
             of_sample = self.scores.setdefault(values["sample"], {})
-            of_sample[values[name]] = {str(key): value for key, value in values.items()}
+            label = self.label(values["editor"], values["method"])
+            of_sample[label] = {str(key): value for key, value in values.items()}
+
+    def label(self, editor: str, method: str) -> str:
+        """What an edit is called: by its mask, its editor, or both, as far as they differ."""
+        if editor not in self.run.editors:
+            return editor
+        return method if len(self.run.section("editor")) == 1 else f"{editor}, {method}"
 
     def columns(self, known: Mapping[str, Column]) -> dict[str, Column]:
         """The headline metrics that a shown edit has a value of."""
@@ -300,16 +321,12 @@ class _Rows:
             if name in self.dice and sample.id in self.dice[name].index:
                 dice[name] = list(self.dice[name].loc[sample.id])
         edits = {}
-        for variant in variants(run, sample):
-            if variant.file is not None:
-                stored, label, wanted = variant.file.is_file(), variant.editor, True
-            else:
-                name = edit_name(sample, variant.name)
-                stored, label = edit_folder(run).has(name), variant.method
-                wanted = label == UNMASKED or (
-                    label in ("oracle", *maps) and variant.threshold == self.edited.get(label)
-                )
-            if stored and wanted:
+        for variant in (v for name in run.section("editor") for v in variants(run, sample, name)):
+            mask, at = variant.method, variant.threshold
+            wanted = mask == UNMASKED or variant.file is not None
+            wanted |= mask in ("oracle", *maps) and at == self.edited.get(mask)
+            if wanted and has_edit(run, sample, variant):
+                label = self.label(variant.editor, mask)
                 edits[label] = read_edit(run, sample, variant, case.source)
         scores = self.scores.get(sample.id, {})
         return GalleryRow(
@@ -350,9 +367,10 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
     """Versions, commit, command, model and artifact keys: where every number comes from."""
     keys = {f"maps of {name}": map_folder(run, m).key for name, m in run.methods.items()}
     model = "none: edits made elsewhere"
-    if run.cfg.editor.name != "external":
-        keys["edits"] = edit_folder(run).key
+    if run.editors:
+        keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
         model = f"{run.cfg.model.name} ({run.model_source[1]})"
+    scores = {f"scores of {n}": edit_score_folder(run, n).key for n in run.section("editor")}
     return provenance() | {
         "device": str(run.device),
         "executor": run.section("executor"),
@@ -363,7 +381,7 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
         "compat": run.cfg.compat,
         "failed items": len(computed.failures),
         "computed": dict(computed.counts),
-        "artifacts": {**keys, "scores": edit_score_folder(run).key},
+        "artifacts": keys | scores,
     }
 
 

@@ -25,7 +25,8 @@ from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name, once
 from piebench_masks.runner import Batch, Failure, Work
-from piebench_masks.stages.edit import edit_folder, edit_name
+from piebench_masks.settings import EXTERNAL
+from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_name, has_edit
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.masks import map_folder, map_name, read_map
 from piebench_masks.stages.variants import Variant, distinct, edit_thresholds, variants
@@ -34,6 +35,8 @@ from piebench_masks.store import Folder
 MASK_VERSION, EDIT_VERSION = 2, 1
 MASK_KEYS = ["item", "threshold"]
 EDIT_KEYS = ["item", "mask"]
+EDIT_COLUMNS = ["editor", "method", "threshold", "mask_source", "mask_area", "mask"]
+NFE = [name for name in COSTS if name.startswith("nfe_")]
 
 
 @once
@@ -131,11 +134,11 @@ class MaskScores:
 
 
 @once
-def edit_score_folder(run: Run) -> Folder:
+def edit_score_folder(run: Run, editor: str) -> Folder:
     parameters = {
         "version": EDIT_VERSION,
         # Edits made elsewhere are named by their contents.
-        "edits": "external" if run.cfg.editor.name == "external" else edit_folder(run).key,
+        "edits": EXTERNAL if editor == EXTERNAL else edit_folder(run, editor).key,
         "metrics": identity(run.section("metrics")),
     }
     return run.folder("edit_scores", parameters)
@@ -146,9 +149,11 @@ def read_columns(run: Run) -> dict[str, Column]:
 
     Where that is missing or damaged the scorers are asked again; {} if nothing was scored.
     """
-    folder = edit_score_folder(run)
-    if not has_columns(folder):
-        if folder.rows(EDIT_KEYS).empty:
+    folders = [edit_score_folder(run, editor) for editor in run.section("editor")]
+    folder = next((folder for folder in folders if has_columns(folder)), None)
+    if folder is None:
+        folder = next((f for f in folders if not f.rows(EDIT_KEYS).empty), None)
+        if folder is None:
             return {}
         write_columns(folder, _columns(run))
     lines = folder.path_of("columns.json").read_text().splitlines()
@@ -180,27 +185,27 @@ LoadedEdits = tuple[EditCase, list[NDArray[np.uint8] | BenchmarkError]]
 
 
 class EditScores:
-    """Editing metrics; an item is an edited image."""
+    """Editing metrics of one editor; an item is an edited image."""
 
-    name = "score edits"
     item = "edit"
 
-    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
-        self.run, self.samples = run, samples
+    def __init__(self, run: Run, samples: Sequence[Sample], editor: str) -> None:
+        self.run, self.samples, self.editor = run, samples, editor
+        self.name = f"score edits {editor}"
 
     def prepare(self) -> None:
         _ = self.run.metrics
 
     def pending(self, *, everything: bool = False) -> list[Work]:
-        rows = edit_score_folder(self.run).rows(EDIT_KEYS)
+        rows = edit_score_folder(self.run, self.editor).rows(EDIT_KEYS)
         done = set(zip(rows["item"], rows["mask"], strict=True))
         work = []
         for sample in self.samples:
             todo = tuple(
                 variant
-                for variant in distinct(variants(self.run, sample))
+                for variant in distinct(variants(self.run, sample, self.editor))
                 if (everything or (item_name(sample), variant.name) not in done)
-                and (variant.file or edit_folder(self.run).has(edit_name(sample, variant.name)))
+                and (variant.file or has_edit(self.run, sample, variant))
             )
             if todo:
                 work.append(Work(sample, todo))
@@ -242,7 +247,7 @@ class EditScores:
         return scored
 
     def store(self, batch: Batch, computed: Scored) -> list[Failure]:
-        folder = edit_score_folder(self.run)
+        folder = edit_score_folder(self.run, self.editor)
         if not has_columns(folder):
             write_columns(folder, _columns(self.run))
         for rows in computed.rows.values():
@@ -250,7 +255,7 @@ class EditScores:
         return computed.failures
 
     def finish(self) -> None:
-        edit_score_folder(self.run).compact(EDIT_KEYS)
+        edit_score_folder(self.run, self.editor).compact(EDIT_KEYS)
 
 
 def edit_case(run: Run, sample: Sample) -> EditCase:
@@ -276,7 +281,7 @@ def read_edit(
     if variant.file is not None:
         image = load_edit(variant.file, source.shape)
     else:
-        folder, name = edit_folder(run), edit_name(sample, variant.name)
+        folder, name = edit_folder(run, variant.editor), edit_name(sample, variant.name)
         stored = folder.read_image(name)
         if stored is None:
             folder.path_of(name).unlink(missing_ok=True)
@@ -314,8 +319,15 @@ def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
 
     ``mask_source`` is "none" for the unmasked edit, "oracle" where the mask is made from the
     annotation, otherwise "predicted"; ``mask_area`` is the edited share of the latents, NaN where
-    it is not known.
+    it is not known. ``nfe_inverse``, ``nfe_forward``: U-Net evaluations for the edit, NaN likewise.
     """
+    frames = [pd.DataFrame(columns=["sample", "edit_type", *EDIT_COLUMNS, *NFE])]
+    frames += [_edit_scores(run, samples, editor) for editor in run.section("editor")]
+    scored = [frame for frame in frames if len(frame)]
+    return pd.concat(scored or frames, ignore_index=True)
+
+
+def _edit_scores(run: Run, samples: Sequence[Sample], editor: str) -> pd.DataFrame:
     used = [
         {
             "item": item_name(sample),
@@ -327,10 +339,24 @@ def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
             "mask": variant.name,
         }
         for sample in samples
-        for variant in variants(run, sample)
+        for variant in variants(run, sample, editor)
     ]
-    scores = edit_score_folder(run).rows(EDIT_KEYS)
-    return _of_samples(pd.DataFrame(used).merge(scores, on=EDIT_KEYS), samples)
+    rows = pd.DataFrame(used, columns=["item", *EDIT_COLUMNS])
+    if editor == EXTERNAL:
+        rows[NFE] = float("nan")
+    else:
+        rows = rows.merge(edit_costs(run, editor)[[*EDIT_KEYS, *NFE]], on=EDIT_KEYS, how="left")
+    scores = edit_score_folder(run, editor).rows(EDIT_KEYS)
+    return _of_samples(rows.merge(scores, on=EDIT_KEYS), samples)
+
+
+def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:
+    """``COSTS`` of each edit in ``edit_scores`` that was painted here; equal edits have one row."""
+    painted = edits[["editor", "sample", "mask"]].drop_duplicates()
+    costs = [
+        _of_samples(edit_costs(run, name).assign(editor=name), samples) for name in run.editors
+    ]
+    return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]
 
 
 def _of_samples(rows: pd.DataFrame, samples: Sequence[Sample]) -> pd.DataFrame:

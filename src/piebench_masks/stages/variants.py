@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource, external_methods
+from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.run import Run, once
-from piebench_masks.settings import UNMASKED
+from piebench_masks.settings import EXTERNAL, UNMASKED
 from piebench_masks.stages.masks import read_map
 
 
@@ -51,23 +52,24 @@ class Variant:
         return f"edit {self.name} ({self.editor}, mask {self.method} at {self.threshold:g})"
 
 
-def variants(run: Run, sample: Sample) -> list[Variant]:
-    """The unmasked edit, then every method at its thresholds; methods without a map are left out.
+def variants(run: Run, sample: Sample, editor: str) -> list[Variant]:
+    """What one editor makes: the unmasked edit, then one under every method at its thresholds.
 
-    Maps are cut at the image's size and the mask is then brought to the latents' by nearest-exact,
-    as in the reference's edit script. The oracle's mask is the annotated one itself. Of editor
-    ``external`` there is one for each of its methods, whether the file is there or not.
+    Methods without a map are left out. Maps are cut at the image's size and the mask is then
+    brought to the latents' by nearest-exact, as in the reference's edit script. The oracle's mask
+    is the annotated one itself. Of editor ``external`` there is one for each of its methods,
+    whether the file is there or not.
     """
-    editor = run.cfg.editor
-    if editor.name == "external":
+    if editor == EXTERNAL:
         inside = Path(run.cfg.dataset.image_dir) / sample.image_path
         return [
-            Variant(name, source, nan, source, np.empty(0, bool), Path(editor.root) / name / inside)
-            for name, source in external_methods(Path(editor.root), editor.methods).items()
+            Variant(name, source, nan, source, np.empty(0, bool), root / name / inside)
+            for root, methods in [others(run)]
+            for name, source in methods.items()
         ]
     image, latent = run.sizes
     everywhere = np.ones((latent, latent), dtype=bool)
-    found = [Variant(editor.name, UNMASKED, nan, "none", everywhere)]
+    found = [Variant(editor, UNMASKED, nan, "none", everywhere)]
     for method in run.methods.values():
         cuts = edit_thresholds(run, method)
         source: MaskSource = "oracle" if method.reads == "annotation" else "predicted"
@@ -82,10 +84,26 @@ def variants(run: Run, sample: Sample) -> list[Variant]:
         else:
             continue
         found += [
-            Variant(editor.name, method.name, cut, source, mask)
+            Variant(editor, method.name, cut, source, mask)
             for cut, mask in zip(cuts, masks.numpy(), strict=True)
         ]
     return found
+
+
+@once
+def others(run: Run) -> tuple[Path, dict[str, MaskSource]]:
+    """Where edits made elsewhere lie, and their methods; BenchmarkError if one has the name of an
+    editor of this run.
+    """
+    settings = run.section("editor")[EXTERNAL]
+    methods = external_methods(Path(settings["root"]), settings["methods"])
+    if same := methods.keys() & run.editors.keys():
+        raise BenchmarkError(
+            f"editor.external.root={settings['root']} has a method {min(same)}, and so is an "
+            "editor of this run called: rename the folder, or choose others in "
+            "editor.external.methods"
+        )
+    return Path(settings["root"]), methods
 
 
 @once

@@ -10,8 +10,9 @@ import pandas as pd
 
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.pareto import pareto_points
-from piebench_masks.report.tables import BASELINES, header
+from piebench_masks.report.tables import BASELINES, header, headlines
 from piebench_masks.tracking.tracker import Plot
 
 OWN_FOLDERS = ("wandb", "mlflow", "hydra", "run.log")
@@ -39,9 +40,8 @@ def summary_metrics(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     if "editing" in tables:
         editing = tables["editing"]
         scores = [n.removesuffix("_low") for n in map(str, editing) if n.endswith("_low")]
-        several = editing["editor"].nunique() > 1
-        for _, row in editing.iterrows():
-            who = f"{row['editor']}/{row['method']}" if several else row["method"]
+        names = edit_names(editing).str.replace(", ", "/")
+        for who, (_, row) in zip(names, editing.iterrows(), strict=True):
             for name in scores:
                 where = name.replace("_unedit_part", "_outside").replace("_edit_part", "_inside")
                 found[f"edit/{who}/{where}"] = row[name]
@@ -62,18 +62,16 @@ def native_plots(
         made["dice_over_threshold"] = Plot(
             "Mean Dice over the threshold", mean, "threshold", "dice"
         )
-    axes = [_first(edits, "lpips", "_unedit_part", ""), _first(edits, "clip", "_edited", "_whole")]
-    if axes[0] and axes[1]:
-        x, y = axes[0], axes[1]
+    axes = headlines(edits, columns)[:2]
+    if [name.partition("_")[0] for name in axes] == ["lpips", "clip"]:
+        x, y = axes
         points = pareto_points(edits, columns, x, y).dropna(subset=[x, y])
         title = f"{header(columns[y])} against {header(columns[x])}, unscaled"
         made["pareto"] = Plot(title, points, x, y, lines=False)
         sweeps = points.groupby(["editor", "method"])[x].transform("size") > 1
         curves = points[sweeps].sort_values("threshold", kind="stable")
         if len(curves):
-            if curves["editor"].nunique() > 1:
-                curves = curves.assign(method=curves["editor"] + ", " + curves["method"])
-            made["pareto_curves"] = Plot(title, curves, x, y)
+            made["pareto_curves"] = Plot(title, curves.assign(method=edit_names(curves)), x, y)
     return made
 
 
@@ -84,10 +82,3 @@ def result_files(folder: Path) -> list[Path]:
         for path in sorted(folder.iterdir())
         if path.name not in OWN_FOLDERS and not (path / "config.yaml").exists()
     ]
-
-
-def _first(rows: pd.DataFrame, prefix: str, *endings: str) -> str | None:
-    """The first column with values that starts and ends so; endings in order of preference."""
-    known = [name for name in map(str, rows) if rows[name].notna().any()]
-    found = (n for end in endings for n in known if n.startswith(prefix) and n.endswith(end))
-    return next(found, None)

@@ -232,12 +232,14 @@ function diceCaption(sample, look, method) {
 }
 
 const OTHERS = { none: "edit without a mask", oracle: "edit under the annotated mask" };
-const editLabel = (name) => (name === "none" ? "no mask" : name);
+/** Edits are called by their mask, where there are several editors "editor, mask". */
+const maskOf = (name) => name.split(", ").at(-1);
+const editLabel = (name) => name.replace(/(^|, )none$/, "$1no mask");
 const editLook = (name) => {
-  const at = methods.findIndex(({ method }) => method === name);
-  return at < 0 ? name : at;
+  const at = methods.findIndex(({ method }) => method === maskOf(name));
+  return at < 0 ? maskOf(name) : at;
 };
-const editCut = (name) => methods.find(({ method }) => method === name)?.edited ?? null;
+const editCut = (name) => methods.find(({ method }) => method === maskOf(name))?.edited ?? null;
 
 /** The words of the target prompt, those that the source prompt has not marked. */
 function prompts(sample) {
@@ -530,11 +532,11 @@ function detailOf(index) {
       figure("middle", tiles.map(method, "mask"), cut, ...caption),
       ...(sample.edits[name] ? [figure("bottom", tiles.picture(sample.edits[name], `edit: ${name}`), `edit at ${shown(method.edited)}`)] : []));
   }
-  const others = Object.entries(sample.edits).filter(([name]) => typeof editLook(name) !== "number");
+  const others = Object.entries(sample.edits).filter(([name]) => !methods.some(({ method }) => method === name));
   for (let i = 0; i < others.length; i += 2) {
     const pair = others.slice(i, i + 2);
     column([methods.length ? "for comparison" : "edits"], ...pair.map(([name, file], at) =>
-      figure(["middle", "bottom"][at], tiles.picture(file, `edit: ${editLabel(name)}`), OTHERS[name] ?? name)));
+      figure(["middle", "bottom"][at], tiles.picture(file, `edit: ${editLabel(name)}`), OTHERS[name] ?? editLabel(name))));
   }
   tiles.failed = (message) => columns.before(h("p", { class: "note" }, `Maps and masks cannot be drawn: ${message}.`));
   const below = h("div", { class: "below" });

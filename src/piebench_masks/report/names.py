@@ -1,0 +1,15 @@
+"""What edits are called wherever they are shown: tables, figures, gallery, trackers.
+
+Must not import torch, so that a run can be looked at in a second.
+"""
+
+import pandas as pd
+
+
+def edit_names(rows: pd.DataFrame) -> pd.Series:
+    """What the edits in rows are called: by their mask method, after the editor if it is not the
+    only one.
+    """
+    if rows["editor"].nunique() < 2:
+        return rows["method"]
+    return rows["editor"] + ", " + rows["method"]

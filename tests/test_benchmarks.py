@@ -63,7 +63,11 @@ class Both(NamedTuple):
         return torch.from_numpy(np.load(self.reference.map_file(self.entry, method)))
 
     def masked(self) -> list[Variant]:
-        return [v for v in variants(self.run, self.sample) if v.method in self.reference.cuts]
+        return [
+            v
+            for v in variants(self.run, self.sample, "turbo_edit")
+            if v.method in self.reference.cuts
+        ]
 
 
 @pytest.fixture(scope="module")

@@ -239,7 +239,7 @@ SETTINGS: dict[str, Rule] = {
     "dataset": SECTION,
     "model": SECTION,
     "editor": _or_null(SECTION),
-    "inversion": SECTION,
+    "inversion": _or_null(SECTION),
     "metrics": SECTION,
     "mask": _or_null(SECTION),
     "tracker": SECTION,
@@ -302,7 +302,8 @@ def check(cfg: DictConfig) -> None:
 
 def check_editors(cfg: DictConfig) -> None:
     """Raise BenchmarkError for what is no editor or inversion, or does not take its settings."""
-    check_typed_part(cfg.inversion)
+    if isinstance(inversion := cfg.get("inversion"), DictConfig):
+        check_typed_part(inversion)
     for name, settings in (_resolved(cfg).get("editor") or {}).items():
         if not (is_text(name) and isinstance(settings, dict)):
             raise BenchmarkError(

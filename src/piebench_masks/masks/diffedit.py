@@ -1,7 +1,8 @@
 """`diffedit`: the absolute difference of noise predictions (Couairon et al., arXiv 2210.11427).
 
-Without classifier-free guidance: SDXL-Turbo has none, and elsewhere it would multiply the difference
-of the two predictions by its scale, which cancels where a threshold is a ratio to the map's mean.
+Without classifier-free guidance: SDXL-Turbo has none, and elsewhere it would multiply the
+difference of the two predictions by its scale, which cancels where a threshold is a ratio to the
+map's mean.
 """
 
 from torch import Tensor

@@ -282,8 +282,8 @@ def editing_table(
         **{name: Format(header(c), digits=c.digits, scale=c.scale) for name, c in shown.items()},
     }
     if painted:
-        ends = ("nfe_inverse", "nfe_forward")
-        formats["nfe"] = Format("NFE [inverse, forward]", digits=0, interval=ends)
+        parts = ("nfe_inverse", "nfe_forward")
+        formats["nfe"] = Format("NFE [inverse, forward]", digits=0, interval=parts)
     oracle = frame["mask_source"] == "oracle"
     cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}

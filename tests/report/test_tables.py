@@ -84,6 +84,27 @@ def test_oracle_never_ranks(segmentation, editing, columns):
     assert edited.sections == {len(edited.frame) - 1}
 
 
+def test_trivial_masks_never_rank_and_a_lone_or_equal_value_is_not_best(
+    segmentation, editing, columns
+):
+    full = segmentation["method"] == "full"
+    segmentation = segmentation.assign(dice=segmentation["dice"].where(~full, 1.0))
+    assert {method for _, method in dice_table(segmentation).best} <= {"ours", "signed"}
+    lone = dice_table(segmentation[segmentation["method"].isin(["ours", "full"])])
+    assert lone.best == frozenset()
+    same = editing.assign(**dict.fromkeys(columns, 0.5))
+    assert editing_table(same, columns, best_thresholds(segmentation)).best == frozenset()
+
+
+def test_editing_table_says_which_scores_fewer_samples_have(segmentation, editing, columns):
+    name = next(iter(columns))
+    some = editing.assign(**dict.fromkeys(columns, 0.5))
+    some.loc[some["sample"] == some["sample"].iloc[0], name] = np.nan
+    notes = editing_table(some, columns, best_thresholds(segmentation)).notes
+    count = some["sample"].nunique() - 1
+    assert f"Samples that have a value, where not all: {count} for {columns[name].label}." in notes
+
+
 def test_editing_table_leaves_missing_values_out_and_scales_what_it_shows(editing, columns):
     table = editing_table(editing, columns, {"ours": 0.5})
     ours = list(table.frame["method"]).index("ours")

@@ -4,7 +4,7 @@ Gets frames of per-sample rows, returns frames of means; must not know stores, s
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,8 @@ from piebench_masks.metrics.segmentation import COLUMNS
 from piebench_masks.report.table import Format, Table
 
 BASELINES = ("full", "empty", "centre", "random", "oracle")
-"""Trivial mask methods: they stand behind the learned ones, and the oracle never ranks."""
+"""Trivial mask methods: they stand behind the learned ones and never rank."""
+TRIVIAL = "Trivial masks (full, empty, centre, random, oracle) do not rank."
 
 NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
@@ -102,12 +103,12 @@ def dice_table(
     for column, method in enumerate(methods):
         frame[f"{method}_low"], frame[f"{method}_high"] = ends[:, :, column].T
     shown = {method: Format(method, digits=2) for method in methods}
-    ranking = [method for method in methods if method != "oracle"]
+    ranking = [method for method in methods if method not in BASELINES]
     return Table(
         title="Dice ↑ by edit type",
         frame=frame,
         formats={"edit_type": Format("Edit type"), "n": Format("n", digits=0), **shown},
-        notes=(note, "Overall: mean over samples. The oracle does not rank."),
+        notes=(note, f"Overall: mean over samples. {TRIVIAL}"),
         best=frozenset(
             (row, method)
             for row, values in enumerate(frame[ranking].round(2).to_numpy())
@@ -162,13 +163,14 @@ def method_table(
         formats=formats,
         notes=(
             note,
-            "Dice with its 95 % interval (bootstrap over samples). The oracle does not rank.",
+            f"Dice with its 95 % interval (bootstrap over samples). {TRIVIAL} Nor do precision and "
+            "recall: a trivial mask has the best of each.",
             "Sweep mean: Dice over all thresholds. Per image: Dice with every image at its own "
             "best threshold, which no method can know.",
             "Full, empty, no map: share of masks that are all ones or empty, and of samples whose "
             "map is not finite or not defined.",
         ),
-        best=_best_in_columns(frame, formats, scores, frame["method"] != "oracle"),
+        best=_best_in_columns(frame, formats, scores),
         sections=frozenset(frame.index[frame["method"].isin(BASELINES)][:1]),
     )
 
@@ -293,7 +295,8 @@ def editing_table(
         formats=formats,
         notes=(
             "Means over samples unless a column says median; undefined values left out.",
-            "Masks made from the annotation (oracle; random has its area) do not rank.",
+            *_fewer(groups, shown),
+            TRIVIAL,
             *([cost] if painted else []),
         ),
         best=_best_in_columns(frame, formats, directions, ~oracle),
@@ -350,7 +353,7 @@ def editor_table(
         means = rows.groupby(["editor", "method"], sort=False)[name].agg(column.statistic).unstack()
         means = (means * column.scale).reindex(index=rows["editor"].unique(), columns=methods)
         sections.add(count)
-        ranking = means.drop(columns="oracle", errors="ignore").round(2)
+        ranking = means.drop(columns=[*BASELINES], errors="ignore").round(2)
         for row, (_, values) in enumerate(ranking.iterrows()):
             best |= {(count + row, name) for name in _best(values, column.direction)}
         count += len(means)
@@ -365,7 +368,7 @@ def editor_table(
             "editor": Format("Editor"),
             **{m: Format("no mask" if m == "none" else m, digits=2) for m in methods},
         },
-        notes=("The oracle does not rank.",),
+        notes=(TRIVIAL,),
         best=frozenset(best),
         sections=frozenset(sections - {0}),
     )
@@ -385,7 +388,9 @@ def _chosen(
 
 
 def _best(values: pd.Series, direction: str) -> list[str]:
-    """Labels of the best values; equals all count."""
+    """Labels of the best values; equals all count, and none does where all are equal."""
+    if values.nunique() < 2:
+        return []
     return list(values.index[values == (values.max() if direction == "up" else values.min())])
 
 
@@ -393,15 +398,28 @@ def _best_in_columns(
     frame: pd.DataFrame,
     formats: Mapping[str, Format],
     directions: Mapping[str, str],
-    ranking: pd.Series,
+    ranking: pd.Series | bool = True,
 ) -> frozenset[tuple[int, str]]:
-    """The best cells of each column among the ranking rows, compared as they are shown."""
+    """The best cells of each column, compared as they are shown, among rows that may rank."""
+    ranking = ~frame["method"].isin(BASELINES) & ranking
     return frozenset(
         (int(row), name)
         for name, direction in directions.items()
         for shown in [formats[name]]
         for row in _best((frame.loc[ranking, name] * shown.scale).round(shown.digits), direction)
     )
+
+
+def _fewer(groups: Any, columns: Mapping[str, Column]) -> list[str]:
+    """A sentence about columns that have a value for some of the samples only."""
+    counts = groups[[*columns]].count()
+    some = {n: c for n, c in counts.items() if (c < groups.size()).any()}
+    by_count: dict[str, list[str]] = {}
+    for name, count in some.items():
+        ends = sorted({count.min(), count.max()})
+        by_count.setdefault(" to ".join(map(str, ends)), []).append(columns[name].label)
+    parts = [f"{count} for {', '.join(labels)}" for count, labels in by_count.items()]
+    return [f"Samples that have a value, where not all: {'; '.join(parts)}."] if parts else []
 
 
 def bootstrap(values: np.ndarray, resamples: int = 2000) -> np.ndarray:

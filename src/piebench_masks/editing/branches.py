@@ -46,8 +46,9 @@ def sample_edits(
 
     source, target: B prompts; masks: bool [N, h, w]; owner: long [N]. After every step but the last
     the source's own x takes the place of what lies outside the mask. guidance: its scale, 1 for
-    none. proximal: quantile of the guidance's difference below which it is cut (Han et al.
-    2306.05414); None: none is.
+    none. proximal: quantile of the guidance's difference in edit and source together, by which both
+    are cut (Han et al. 2306.05414), so that a source which guidance leads may have one edit only;
+    None: none is.
     nfe: of each edit with its source branch, which the edits of a sample share.
     """
     everyone = torch.arange(inversion.x.shape[1], device=owner.device)
@@ -82,6 +83,7 @@ def sample_edits(
                 both = torch.stack([difference[owner], toward], dim=1).flatten(1).abs()
                 cut = both.quantile(proximal, dim=1)[:, None, None, None]
                 toward = toward - toward.clamp(-cut, cut)
+                difference[owner] = difference[owner] - difference[owner].clamp(-cut, cut)
             eps = away + guidance * toward
 
         if inversion.follows_x:

@@ -8,7 +8,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ LATENT, EMBEDDING, NOISE_LOSS, OPTIMISED = 1e-4, 1e-5, 1e-3, 5e-2
 UNIT, BLEND_CHANGE = 1e-6, 1e-5
 RMS, RMS_NULL_TEXT, MOST, WORD_MAP, FLIPPED = 2e-3, 5e-3, 5e-2, 1e-2, 4
 NULL_TEXT = partial(null_text, inner_steps=3)
+EDIT_FRIENDLY = partial(edit_friendly, skip=0)
 
 
 @dataclass(frozen=True)
@@ -127,23 +128,23 @@ class EditorCase:
             [" ".join(self.facts["blend_words"])],
         )
 
-    @cached_property
-    def ddim(self) -> Inversion:
+    @cache  # noqa: B019
+    def inverted(self, invert: Callable[..., Inversion]) -> Inversion:
         """Our inversion with the source prompt."""
-        return ddim(self.backbone, self.x0, self.conditioning[1], steps=STEPS, guidance=GUIDANCE)
+        return invert(self.backbone, self.x0, self.conditioning[1], steps=STEPS, guidance=GUIDANCE)
 
-    @cached_property
+    @property
+    def ddim(self) -> Inversion:
+        return self.inverted(ddim)
+
+    @property
     def null_text(self) -> Inversion:
-        return NULL_TEXT(
-            self.backbone, self.x0, self.conditioning[1], steps=STEPS, guidance=GUIDANCE
-        )
+        return self.inverted(NULL_TEXT)
 
-    @cached_property
+    @property
     def edit_friendly(self) -> Inversion:
         """With all steps; the reference's noise maps are those of unit variance."""
-        return edit_friendly(
-            self.backbone, self.x0, self.conditioning[1], steps=STEPS, guidance=1, skip=0
-        )
+        return self.inverted(EDIT_FRIENDLY)
 
     def mask(self, name: str, side: int = 64) -> Tensor:
         """Stored masks, bool [n, side, side]."""
@@ -443,13 +444,19 @@ def p2p_trajectory(
             yield Check("p2p masks (pixels)", name, flipped, FLIPPED)
 
 
+def _from_stored(case: EditorCase, inverted: Inversion) -> Inversion:
+    """The inversion with the reference's own latents, as far as there are any."""
+    x = inverted.x.clone()
+    for i, stored in case.stored("p2p/x_stars"):
+        x[STEPS - i, 0] = stored
+    return dataclasses.replace(inverted, x=x)
+
+
 def p2p_first_steps(case: EditorCase) -> Iterator[Check]:
-    """Half of an edit, from the stored inversion where there is all of it."""
+    """Half of an edit."""
     method = "directinversion+p2p"
     if f"{method}/step4_tar" in case.arrays:
-        inverted = dataclasses.replace(case.ddim, follows_x=True)
-        if len(x := case.arrays["p2p/x_stars"]) == STEPS + 1:
-            inverted = dataclasses.replace(inverted, x=x.flip(0)[:, None])
+        inverted = _from_stored(case, dataclasses.replace(case.ddim, follows_x=True))
         yield from p2p_trajectory(case, method, inverted, steps=5)
 
 
@@ -457,9 +464,9 @@ def p2p_edits(case: EditorCase) -> Iterator[Check]:
     """Every method from beginning to end."""
     for method in P2P:
         if any(name.startswith(f"{method}/") for name in case.arrays):
-            editor = prompt_to_prompt(case, method)
-            null = editor.inversion is NULL_TEXT
-            inverted = case.null_text if null else editor.invert(case.backbone, case.sources)
+            inverted = case.inverted(P2P[method][0])
+            if not method.startswith("edit-friendly"):
+                inverted = _from_stored(case, inverted)
             yield from p2p_trajectory(case, method, inverted)
 
 

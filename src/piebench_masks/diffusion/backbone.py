@@ -170,7 +170,7 @@ class Backbone:
 
     def token_text(self, token_id: int) -> str:
         """What one id of the first tokenizer reads."""
-        return self._tokenizers[0].decode([token_id])
+        return self._tokenizers[0].decode([token_id], clean_up_tokenization_spaces=False)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Posterior:

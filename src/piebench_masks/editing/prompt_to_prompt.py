@@ -201,7 +201,7 @@ class AttentionSteering:
     def source(self, step: int) -> AttentionControl:
         self._source = SourceAttention(
             AttentionRecorder(self._plan.words[:, 0], self._map_size),
-            keeps_cross=bool(self._plan.share[:, step].any()),
+            keeps_cross=bool((self._plan.own[:, step] != 1).any()),
             self_queries=self._self_queries if step < self._self_steps else 0,
         )
         return self._source

@@ -97,10 +97,12 @@ class PromptToPrompt:
         self, plans: Sequence["Plan"], owner: Tensor, map_size: int, places: int
     ) -> "AttentionSteering":
         """places: of a latent, h * w."""
+        stops = [0.0, *(stop for _, stop in self.cross_replace_words.values())]
         return AttentionSteering(
             plans,
             owner,
             steps=self.steps,
+            cross_steps=int(max(self.cross_replace, *stops) * (self.steps + 1)),
             self_steps=int(self.self_replace * self.steps),
             self_queries=int(self.self_replace_side**2 * places),
             map_size=map_size,
@@ -171,8 +173,9 @@ class Plan:
 class AttentionSteering:
     """Prompt-to-Prompt's part in `sample_edits`, for N edits of the B samples that have a plan.
 
-    self_steps, self_queries: at how many steps, and up to how many places, self-attention is
-    replaced. Holds the source's attention of one step, and the blended words' maps summed over all.
+    cross_steps: up to which step any plan replaces cross-attention; self_steps, self_queries: up to
+    which, and up to how many places, self-attention is replaced.
+    Holds the source's attention of one step, and the blended words' maps summed over all.
     """
 
     def __init__(
@@ -181,12 +184,14 @@ class AttentionSteering:
         owner: Tensor,
         *,
         steps: int,
+        cross_steps: int,
         self_steps: int,
         self_queries: int,
         map_size: int,
         blend_threshold: float | None,
     ) -> None:
         self._owner, self._steps, self._threshold = owner, steps, blend_threshold
+        self._cross_steps = cross_steps
         self._self_steps, self._self_queries = self_steps, self_queries
         self._map_size = map_size
         self._plan = Plan(
@@ -201,7 +206,7 @@ class AttentionSteering:
     def source(self, step: int) -> AttentionControl:
         self._source = SourceAttention(
             AttentionRecorder(self._plan.words[:, 0], self._map_size),
-            keeps_cross=bool((self._plan.own[:, step] != 1).any()),
+            keeps_cross=step < self._cross_steps,
             self_queries=self._self_queries if step < self._self_steps else 0,
         )
         return self._source

@@ -18,6 +18,7 @@ from piebench_masks.editing.inversion import (
     null_text,
 )
 from piebench_masks.editing.prompt_to_prompt import PromptToPrompt, blend_masks
+from piebench_masks.errors import BenchmarkError
 
 INVERSIONS = {
     "ddim": ddim,
@@ -162,3 +163,11 @@ def test_no_map_no_mask() -> None:
     assert not nothing.any()
     assert torch.equal(corner.nonzero().amax(dim=0), torch.tensor([3, 3]))  # one place further
     assert corner.sum() == 16
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"cross_replace": 2.0}, {"proximal": -0.1}, {"cross_replace_words": {"red": 0.4}}]
+)
+def test_what_is_no_share_of_the_steps_is_named(wrong: dict[str, Any]) -> None:
+    with pytest.raises(BenchmarkError, match=next(iter(wrong))):
+        editor("ddim", **wrong)

@@ -23,6 +23,7 @@ from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, ref
 from piebench_masks.editing.branches import sample_edits
 from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.editing.inversion import Inversion
+from piebench_masks.errors import BenchmarkError
 
 BLEND_FROM = 0.2
 """The share of the steps before which nothing is blended."""
@@ -41,6 +42,7 @@ class PromptToPrompt:
     every place may. proximal: see `sample_edits`.
     compat: reference finds words as the published code does (`alignment`), and leaves the source as
     it is where no blended word is found.
+    Raises BenchmarkError for shares that are not from 0 to 1.
     """
 
     inversion: Callable[..., Inversion]
@@ -55,6 +57,18 @@ class PromptToPrompt:
     blend_threshold: float | None = 0.3
     proximal: float | None = None
     compat: Compat = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("cross_replace", "self_replace", "self_replace_side", "proximal"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise BenchmarkError(f"prompt_to_prompt.{name} is {share}: set it from 0 to 1")
+        for word, bounds in self.cross_replace_words.items():
+            if not (isinstance(bounds, Sequence) and len(bounds) == 2):
+                raise BenchmarkError(
+                    f"prompt_to_prompt.cross_replace_words.{word} is {bounds}: set it to two shares "
+                    "of the steps, as in [0, 0.3]"
+                )
 
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
         source = backbone.encode_prompts(sources.source_prompts)

@@ -26,11 +26,12 @@ class Projections:
     """What one layer attends with, for the rows of one U-Net call: made when asked for.
 
     query [rows, heads, Q, d]; key, value [rows, heads, L, d]; L text positions, or the Q places of
-    the picture.
+    the picture; scale: 1 / sqrt(d).
     """
 
     def __init__(self, attention: Any, hidden_states: Tensor, text: Tensor | None) -> None:
         self.queries: int = hidden_states.shape[1]
+        self.scale: float = attention.scale
         self._attention, self._hidden = attention, hidden_states
         self._context = hidden_states if text is None else text
 
@@ -54,7 +55,7 @@ class Projections:
         softmax, and the difference of two of them is what the method `ours` looks at.
         """
         scores = self.query.float() @ self.key.float().transpose(-1, -2)
-        return (scores * self._attention.scale).softmax(dim=-1)
+        return (scores * self.scale).softmax(dim=-1)
 
     def _heads(self, tensor: Tensor) -> Tensor:
         return self._attention.head_to_batch_dim(tensor, out_dim=4)

@@ -168,6 +168,10 @@ class Backbone:
         """The first tokenizer's ids, with BOS and EOS, neither padded nor truncated."""
         return self._tokenizers[0](prompt, verbose=False).input_ids
 
+    def token_text(self, token_id: int) -> str:
+        """What one id of the first tokenizer reads."""
+        return self._tokenizers[0].decode([token_id], clean_up_tokenization_spaces=False)
+
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Posterior:
         """images: uint8 [B, H, W, 3] -> the posterior over latents [B, 4, H/f, W/f], float32."""

@@ -46,8 +46,9 @@ def sample_edits(
 
     source, target: B prompts; masks: bool [N, h, w]; owner: long [N]. After every step but the last
     the source's own x takes the place of what lies outside the mask. guidance: its scale, 1 for
-    none. proximal: quantile of the guidance's difference below which it is cut (Han et al.
-    2306.05414); None: none is.
+    none. proximal: quantile of the guidance's difference in edit and source together, by which both
+    are cut (Han et al. 2306.05414), so that a source which guidance leads may have one edit only;
+    None: none is.
     nfe: of each edit with its source branch, which the edits of a sample share.
     """
     everyone = torch.arange(inversion.x.shape[1], device=owner.device)
@@ -65,12 +66,11 @@ def sample_edits(
         # Guidance between equal prompts changes nothing, and is not asked for.
         differs = (source.hidden != negative.hidden).flatten(1).any(dim=1)
         guided = everyone[differs & (guidance != 1) & (not inversion.follows_x)]
-        difference = torch.zeros_like(eps_source)
+        away_source = eps_source.clone()
         if len(guided):
-            difference[guided] = eps_source[guided] - noise(
-                y_source[guided], negative[guided], None
-            )
+            away_source[guided] = noise(y_source[guided], negative[guided], None)
             nfe[guided.cpu()] += 1
+        toward_source = eps_source - away_source
 
         eps = noise(y, target[owner], steering.edit(i, owner, negative=False))
         nfe += 1
@@ -79,16 +79,17 @@ def sample_edits(
             nfe += 1
             toward = eps - away
             if proximal is not None:
-                both = torch.stack([difference[owner], toward], dim=1).flatten(1).abs()
-                cut = both.quantile(proximal, dim=1)[:, None, None, None]
-                toward = toward - toward.clamp(-cut, cut)
+                both = torch.stack([toward_source[owner], toward])
+                cut = both.abs().transpose(0, 1).flatten(1).quantile(proximal, dim=1)
+                both = both - both.clamp(-cut.view(-1, 1, 1, 1), cut.view(-1, 1, 1, 1))
+                toward_source[owner], toward = both
             eps = away + guidance * toward
 
         if inversion.follows_x:
             y_source = inversion.x[i + 1]
         else:
-            guided_eps = eps_source + (guidance - 1) * difference
-            y_source = inversion.step(i, y_source, guided_eps, everyone)
+            eps_source = away_source + guidance * toward_source
+            y_source = inversion.step(i, y_source, eps_source, everyone)
         y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))
         if i < len(inversion.timesteps) - 1:
             y = torch.where(masks[:, None], y, inversion.x[i + 1][owner])

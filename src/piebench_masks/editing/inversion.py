@@ -34,6 +34,15 @@ class Inversion:
     noise: Tensor | None = None
     variance: Tensor | None = None
 
+    def __getitem__(self, index: Tensor) -> "Inversion":
+        return replace(
+            self,
+            x=self.x[:, index],
+            negative=[text[index] for text in self.negative],
+            nfe=self.nfe[index.cpu()],
+            noise=None if self.noise is None else self.noise[:, index],
+        )
+
     def step(self, i: int, y: Tensor, eps: Tensor, owner: Tensor) -> Tensor:
         """y [N, 4, h, w] after step i, with the noise of the samples that ``owner`` [N] names."""
         if self.noise is None or self.variance is None:

@@ -1,0 +1,333 @@
+"""Prompt-to-Prompt (Hertz et al., arXiv 2208.01626): the edit attends as its source does.
+
+With any inversion, and under masks. Knows nothing of files or of where a mask came from.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from piebench_masks.diffusion.attention import (
+    AttentionControl,
+    AttentionRecorder,
+    Layer,
+    Projections,
+)
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
+from piebench_masks.editing.branches import sample_edits
+from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.inversion import Inversion
+from piebench_masks.errors import BenchmarkError
+
+BLEND_FROM = 0.2
+"""The share of the steps before which nothing is blended."""
+
+
+@dataclass(frozen=True)
+class PromptToPrompt:
+    """Prompt-to-Prompt as an editor.
+
+    alignment: replace takes word for word where both prompts have as many words, else refine.
+    cross_replace, self_replace: up to which share of the steps the attention to the text, and that
+    of the picture to itself, is the source's; cross_replace_words: bounds of its own for a word.
+    self_replace_side: up to which share of the latents' side self-attention is replaced.
+    reweight: factor of the attention to the second blended word. blend_threshold: what part of the
+    largest attention to the blended words makes a place of the edit differ from its source; None:
+    every place may. proximal: see `sample_edits`.
+    compat: reference finds words as the published code does (`alignment`), and leaves the source as
+    it is where no blended word is found.
+    Raises BenchmarkError for shares that are not from 0 to 1.
+    """
+
+    inversion: Callable[..., Inversion]
+    steps: int = 50
+    guidance: float = 7.5
+    alignment: Literal["refine", "replace"] = "refine"
+    cross_replace: float = 0.4
+    cross_replace_words: Mapping[str, Bounds] = field(default_factory=dict)
+    self_replace: float = 0.6
+    self_replace_side: float = 0.5
+    reweight: float = 2.0
+    blend_threshold: float | None = 0.3
+    proximal: float | None = None
+    compat: Compat = "exact"
+
+    def __post_init__(self) -> None:
+        for name in ("cross_replace", "self_replace", "self_replace_side", "proximal"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise BenchmarkError(f"prompt_to_prompt.{name} is {share}: set it from 0 to 1")
+        for word, bounds in self.cross_replace_words.items():
+            if not (isinstance(bounds, Sequence) and len(bounds) == 2):
+                raise BenchmarkError(
+                    f"prompt_to_prompt.cross_replace_words.{word} is {bounds}: set it to two shares "
+                    "of the steps, as in [0, 0.3]"
+                )
+
+    def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
+        source = backbone.encode_prompts(sources.source_prompts)
+        return self.inversion(
+            backbone, sources.posterior.mean, source, steps=self.steps, guidance=self.guidance
+        )
+
+    @torch.inference_mode()
+    def edit(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Edited:
+        source = backbone.encode_prompts(sources.source_prompts)
+        target = backbone.encode_prompts(sources.target_prompts)
+        plans = self.plans(backbone, sources)
+        guided = not all(torch.equal(text.hidden, source.hidden) for text in inverted.negative)
+        if self.proximal is not None and guided and not inverted.follows_x:
+            # What is cut off the source's guidance depends on the edit: to each its own source.
+            plans = [plans[b] for b in owner.tolist()]
+            inverted, source, target = inverted[owner], source[owner], target[owner]
+            owner = torch.arange(len(owner), device=owner.device)
+        steering = self.steering(plans, owner, backbone.map_size, inverted.x[0, 0, 0].numel())
+        return sample_edits(
+            backbone,
+            inverted,
+            source,
+            target,
+            masks,
+            owner,
+            steering,
+            guidance=self.guidance,
+            proximal=self.proximal,
+        )
+
+    def steering(
+        self, plans: Sequence["Plan"], owner: Tensor, map_size: int, places: int
+    ) -> "AttentionSteering":
+        """places: of a latent, h * w."""
+        stops = [0.0, *(stop for _, stop in self.cross_replace_words.values())]
+        return AttentionSteering(
+            plans,
+            owner,
+            steps=self.steps,
+            cross_steps=int(max(self.cross_replace, *stops) * (self.steps + 1)),
+            self_steps=int(self.self_replace * self.steps),
+            self_queries=int(self.self_replace_side**2 * places),
+            map_size=map_size,
+            blend_threshold=self.blend_threshold,
+        )
+
+    def plans(self, backbone: Backbone, sources: Sources) -> list["Plan"]:
+        """How the edits of each sample are to attend."""
+        said = zip(
+            sources.source_prompts, sources.target_prompts, sources.blended_words, strict=True
+        )
+        return [
+            self.plan(
+                self.parse(backbone, source),
+                self.parse(backbone, target),
+                blended,
+                backbone.max_tokens,
+            )
+            for source, target, blended in said
+        ]
+
+    def parse(self, backbone: Backbone, text: str) -> Prompt:
+        return Prompt.parse(
+            text,
+            backbone.tokenize,
+            backbone.token_text,
+            max_tokens=backbone.max_tokens,
+            compat=self.compat,
+        )
+
+    def plan(self, source: Prompt, target: Prompt, blended: str, length: int) -> "Plan":
+        aligned = replace(source, target, length) if self.alignment == "replace" else None
+        aligned = aligned or refine(source, target, length)
+        schedule = cross_schedule(
+            target, self.steps, length, (0.0, self.cross_replace), self.cross_replace_words
+        )
+        weights, words = torch.ones(length), torch.zeros(2, length)
+        blended_words = blended.split()[:2]
+        if blended_words:
+            words[0, source.find(blended_words[0])] = 1
+            words[1, target.find(blended_words[-1])] = 1
+            weights[target.find(blended_words[-1])] = self.reweight
+        blends = bool(blended_words) and (self.compat == "reference" or bool(words.any()))
+        return Plan(
+            schedule[:, None] * weights * aligned.source,
+            schedule * weights * aligned.own + 1 - schedule,
+            words,
+            torch.tensor(blends),
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the edits of a sample attend to their L text positions, and where they may differ.
+
+    share: [S + 1, L, L], at every step what each source position (rows) contributes to a target
+    position (columns); own: [S + 1, L], and what the target's own attention does; words: [2, L],
+    which positions of the source and of the target are the blended word; blends: whether there is
+    one to look for.
+    """
+
+    share: Tensor
+    own: Tensor
+    words: Tensor
+    blends: Tensor
+
+
+class AttentionSteering:
+    """Prompt-to-Prompt's part in `sample_edits`, for N edits of the B samples that have a plan.
+
+    cross_steps: up to which step any plan replaces cross-attention; self_steps, self_queries: up to
+    which, and up to how many places, self-attention is replaced.
+    Holds the source's attention of one step, and the blended words' maps summed over all.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        owner: Tensor,
+        *,
+        steps: int,
+        cross_steps: int,
+        self_steps: int,
+        self_queries: int,
+        map_size: int,
+        blend_threshold: float | None,
+    ) -> None:
+        self._owner, self._steps, self._threshold = owner, steps, blend_threshold
+        self._cross_steps = cross_steps
+        self._self_steps, self._self_queries = self_steps, self_queries
+        self._map_size = map_size
+        self._plan = Plan(
+            torch.stack([plan.share for plan in plans]).to(owner.device),
+            torch.stack([plan.own for plan in plans]).to(owner.device),
+            torch.stack([plan.words for plan in plans]).to(owner.device),
+            torch.stack([plan.blends for plan in plans]).to(owner.device),
+        )
+        maps = torch.zeros(map_size, map_size, device=owner.device)
+        self.source_maps, self.edit_maps = maps.repeat(len(plans), 1, 1), maps[None]
+
+    def source(self, step: int) -> AttentionControl:
+        self._source = SourceAttention(
+            AttentionRecorder(self._plan.words[:, 0], self._map_size),
+            keeps_cross=step < self._cross_steps,
+            self_queries=self._self_queries if step < self._self_steps else 0,
+        )
+        return self._source
+
+    def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
+        if negative:
+            return None
+        self._edit = EditAttention(
+            AttentionRecorder(self._plan.words[owner, 1], self._map_size),
+            self._source,
+            owner,
+            self._plan.share[:, step],
+            self._plan.own[:, step],
+        )
+        return self._edit
+
+    def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
+        self.source_maps = self.source_maps + self._source.recorder.maps
+        self.edit_maps = self.edit_maps + self._edit.recorder.maps
+        if self._threshold is None or step < int(BLEND_FROM * self._steps):
+            return y
+        size = (y.shape[-2], y.shape[-1])
+        differs = blend_masks(self.source_maps, size, self._threshold)[self._owner]
+        differs = differs | blend_masks(self.edit_maps, size, self._threshold)
+        differs = differs | ~self._plan.blends[self._owner, None, None]
+        return torch.where(differs[:, None], y, source)
+
+
+class SourceAttention(AttentionControl):
+    """Looks on while the B sources are sampled and keeps, for one step, what their edits are given.
+
+    cross: each layer's probabilities [B, heads, Q, L]; own: query and key [B, 2, heads, Q, d] of
+    the self-attention layers with at most ``self_queries`` places.
+    """
+
+    def __init__(
+        self, recorder: AttentionRecorder, *, keeps_cross: bool, self_queries: int
+    ) -> None:
+        self.recorder = recorder
+        self.keeps_cross, self.self_queries = keeps_cross, self_queries
+        self.cross: dict[Layer, Tensor] = {}
+        self.own: dict[Layer, Tensor] = {}
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self.recorder.select(rows)
+
+    def attend(self, layer: Layer, projections: Projections) -> None:
+        if layer.is_cross:
+            self.recorder.attend(layer, projections)
+            if self.keeps_cross:
+                self._keep(self.cross, layer, projections.probabilities)
+        elif projections.queries <= self.self_queries:
+            self._keep(self.own, layer, torch.stack([projections.query, projections.key], dim=1))
+
+    def _keep(self, kept: dict[Layer, Tensor], layer: Layer, found: Tensor) -> None:
+        if layer not in kept:
+            kept[layer] = found.new_empty(len(self.recorder.maps), *found.shape[1:])
+        kept[layer][self.rows] = found
+
+
+class EditAttention(AttentionControl):
+    """Gives N edits, at one step, the attention that their sources had.
+
+    owner: [N]; share: [B, L, L]; own: [B, L]. What is recorded is what the edit attends with in the
+    end, as in the published code.
+    """
+
+    def __init__(
+        self,
+        recorder: AttentionRecorder,
+        source: SourceAttention,
+        owner: Tensor,
+        share: Tensor,
+        own: Tensor,
+    ) -> None:
+        self.recorder, self.source = recorder, source
+        self.owner, self.share, self.own = owner, share, own
+
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        self.recorder.select(rows)
+
+    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
+        sample = self.owner[self.rows]
+        if layer in self.source.own:
+            query, key = self.source.own[layer][sample].unbind(dim=1)
+            return F.scaled_dot_product_attention(
+                query, key, projections.value, scale=projections.scale
+            )
+        if layer not in self.source.cross:
+            self.recorder.attend(layer, projections)
+            return None
+        probabilities = (
+            self.source.cross[layer][sample] @ self.share[sample, None]
+            + projections.probabilities * self.own[sample, None, None]
+        )
+        if projections.queries == self.recorder.maps[0].numel():
+            self.recorder.add(probabilities)
+        return probabilities.to(projections.value.dtype) @ projections.value
+
+
+def blend_masks(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
+    """Maps [B, g, g] of a word -> bool [B, h, w]: where it is looked at, or next to there.
+
+    Nowhere for a map without anything in it.
+    """
+    widened = F.max_pool2d(maps[:, None], kernel_size=3, stride=1, padding=1)
+    widened = F.interpolate(widened, size=size)[:, 0]
+    return widened / widened.amax(dim=(1, 2), keepdim=True) > threshold

@@ -2,16 +2,19 @@
 
     python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
 
-DIR has the form of ../shared/goldens/public (described in the README beside it), or that of
-../shared/data/piebench_mini, which has an official_metrics.json. Exit status 1: something is out.
+DIR has the form of ../shared/goldens/public or ../shared/goldens_editors/public (described in the
+READMEs beside them), or that of ../shared/data/piebench_mini, which has an official_metrics.json.
+Exit status 1: something is out.
 """
 
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from editors import EDITOR_FAMILIES, EditorGoldens
 from families import FAMILIES, Check, official_scores
 from goldens import SHARED, THREADS, Goldens
 from rich.console import Console
@@ -21,7 +24,7 @@ from rich.table import Table
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("--model", type=Path, default=SHARED / "goldens" / "model")
+    parser.add_argument("--model", type=Path, help="default: the model that DIR was made with")
     parser.add_argument("--weights", type=Path, default=SHARED / "weights")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
@@ -29,14 +32,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checks = list(
             _safely("official scores", lambda: official_scores(asked.folder, asked.weights))
         )
+    elif EditorGoldens.knows(asked.folder):
+        models = asked.model or SHARED / "goldens_editors" / "model"
+        checks = _compared(EDITOR_FAMILIES, EditorGoldens(asked.folder, models).cases)
     else:
-        pairs = Goldens(asked.folder, asked.model).pairs
-        checks = [
-            check
-            for family in FAMILIES
-            for pair in pairs
-            for check in _safely(f"{family.__name__} of {pair.key}", lambda: family(pair))  # noqa: B023
-        ]
+        models = asked.model or SHARED / "goldens" / "model"
+        checks = _compared(FAMILIES, Goldens(asked.folder, models).pairs)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(_table(checks))
     for check in (out := [check for check in checks if not check.ok])[:50]:
@@ -44,6 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not checks:
         console.print(f"{asked.folder} holds nothing that can be compared", markup=False)
     return int(bool(out) or not checks)
+
+
+def _compared(families: Sequence[Callable[[Any], Iterator[Check]]], cases: Any) -> list[Check]:
+    return [
+        check
+        for family in families
+        for case in cases
+        for check in _safely(f"{family.__name__} of {case.key}", lambda: family(case))  # noqa: B023
+    ]
 
 
 def _safely(what: str, checks: Callable[[], Iterator[Check]]) -> Iterator[Check]:

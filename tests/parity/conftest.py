@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from editors import EditorGoldens
 from goldens import SHARED, THREADS, Goldens
 
 
@@ -26,3 +27,9 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def goldens(shared: Path) -> Goldens:
     return Goldens(shared / "goldens" / "public", shared / "goldens" / "model")
+
+
+@pytest.fixture(scope="session")
+def editor_goldens(shared: Path) -> EditorGoldens:
+    folder = shared / "goldens_editors"
+    return EditorGoldens(folder / "public", folder / "model")

@@ -8,6 +8,7 @@ from typing import Any
 import check
 import numpy as np
 import pytest
+from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
 from families import FAMILIES, Check, official_scores
 from goldens import Goldens
 
@@ -20,6 +21,28 @@ def test_the_references_figures(goldens: Goldens, family: Any) -> None:
     checks = [found for pair in goldens.pairs for found in family(pair)]
     assert checks
     assert [found for found in checks if not found.ok] == []
+
+
+@pytest.mark.parametrize(
+    "family",
+    [family for family in EDITOR_FAMILIES if family not in SLOW_FAMILIES],
+    ids=lambda family: family.__name__,
+)
+def test_the_references_editors_on_one_pair(editor_goldens: EditorGoldens, family: Any) -> None:
+    cases = [case for case in editor_goldens.cases if case.key != "insert_coffee"]
+    assert _out(family, cases) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", EDITOR_FAMILIES, ids=lambda family: family.__name__)
+def test_the_references_editors(editor_goldens: EditorGoldens, family: Any) -> None:
+    assert _out(family, editor_goldens.cases) == []
+
+
+def _out(family: Any, cases: Any) -> list[Check]:
+    checks = [found for case in cases for found in family(case)]
+    assert checks
+    return [found for found in checks if not found.ok]
 
 
 def test_the_official_evaluators_scores_of_published_edits(shared: Path) -> None:

@@ -29,6 +29,23 @@ class Steering(Protocol):
         """The edits [N, 4, h, w] after this step, given each one's source after it."""
 
 
+class Kept:
+    """Tensors of B rows under names, of rows that a control is shown some at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._tensors: dict[str, Tensor] = {}
+
+    def put(self, name: str, rows: Tensor, values: Tensor) -> None:
+        """rows: which of the B the ``values`` [rows, ...] are."""
+        if name not in self._tensors:
+            self._tensors[name] = values.new_empty(self._count, *values.shape[1:])
+        self._tensors[name][rows] = values
+
+    def get(self, name: str, rows: Tensor) -> Tensor:
+        return self._tensors[name][rows]
+
+
 @torch.inference_mode()
 def sample_edits(
     backbone: Backbone,
@@ -51,7 +68,9 @@ def sample_edits(
     nfe: of each edit with its source branch, which the edits of a sample share.
     """
     everyone = torch.arange(inversion.x.shape[1], device=owner.device)
-    y_source, y = inversion.x[0], inversion.x[0][owner]
+    trajectory = inversion.trajectory
+    y_source = inversion.x[0] if trajectory is None else trajectory[0]
+    y = y_source[owner]
     nfe = torch.zeros(len(everyone), dtype=torch.long)
     for i, timestep in enumerate(inversion.timesteps):
         negative = inversion.negative[i]
@@ -64,7 +83,7 @@ def sample_edits(
         nfe += 1
         # Guidance between equal prompts changes nothing, and is not asked for.
         differs = (source.hidden != negative.hidden).flatten(1).any(dim=1)
-        guided = everyone[differs & (guidance != 1) & (not inversion.follows_x)]
+        guided = everyone[differs & (guidance != 1) & (trajectory is None)]
         difference = torch.zeros_like(eps_source)
         if len(guided):
             difference[guided] = eps_source[guided] - noise(
@@ -84,11 +103,11 @@ def sample_edits(
                 toward = toward - toward.clamp(-cut, cut)
             eps = away + guidance * toward
 
-        if inversion.follows_x:
-            y_source = inversion.x[i + 1]
-        else:
+        if trajectory is None:
             guided_eps = eps_source + (guidance - 1) * difference
             y_source = inversion.step(i, y_source, guided_eps, everyone)
+        else:
+            y_source = trajectory[i + 1]
         y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))
         if i < len(inversion.timesteps) - 1:
             y = torch.where(masks[:, None], y, inversion.x[i + 1][owner])

@@ -67,7 +67,7 @@ def company_changes_nothing(editor: Editor, folder: Path) -> None:
     folder: of the model. In double precision, as untrained models amplify what is rounded.
     """
     backbone, other = (
-        Backbone.from_folder(folder, dtype=torch.float64, rows=rows) for rows in (4, 3)
+        Backbone.from_folder(folder, dtype=torch.float64, rows=rows) for rows in (2, 1)
     )
     sources = two_samples(backbone)
     together = edit(editor, backbone, sources, MASKS, OWNER)
@@ -76,9 +76,6 @@ def company_changes_nothing(editor: Editor, folder: Path) -> None:
         alone = edit(editor, other, own, mask[None], torch.tensor([0]))
         torch.testing.assert_close(alone.latents[0], latents, atol=1e-4, rtol=1e-4)
         assert alone.nfe[0] == nfe
-    order = torch.tensor([2, 0, 3, 1])
-    permuted = edit(editor, backbone, sources, MASKS[order], OWNER[order])
-    torch.testing.assert_close(permuted.latents, together.latents[order], atol=1e-4, rtol=1e-4)
 
 
 def evaluations_are_counted(editor: Editor, backbone: Backbone) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from editors import EDITOR_FAMILIES, EditorGoldens
+from editors_masactrl import FEATURE_FAMILIES
 from families import FAMILIES, Check, official_scores
 from goldens import SHARED, THREADS, Goldens
 from rich.console import Console
@@ -34,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     elif EditorGoldens.knows(asked.folder):
         models = asked.model or SHARED / "goldens_editors" / "model"
-        checks = _compared(EDITOR_FAMILIES, EditorGoldens(asked.folder, models).cases)
+        families = (*EDITOR_FAMILIES, *FEATURE_FAMILIES)
+        checks = _compared(families, EditorGoldens(asked.folder, models).cases)
     else:
         models = asked.model or SHARED / "goldens" / "model"
         checks = _compared(FAMILIES, Goldens(asked.folder, models).pairs)

@@ -449,14 +449,15 @@ def _from_stored(case: EditorCase, inverted: Inversion) -> Inversion:
     x = inverted.x.clone()
     for i, stored in case.stored("p2p/x_stars"):
         x[STEPS - i, 0] = stored
-    return dataclasses.replace(inverted, x=x)
+    trajectory = None if inverted.trajectory is None else x
+    return dataclasses.replace(inverted, x=x, trajectory=trajectory)
 
 
 def p2p_first_steps(case: EditorCase) -> Iterator[Check]:
     """Half of an edit."""
     method = "directinversion+p2p"
     if f"{method}/step4_tar" in case.arrays:
-        inverted = _from_stored(case, dataclasses.replace(case.ddim, follows_x=True))
+        inverted = _from_stored(case, dataclasses.replace(case.ddim, trajectory=case.ddim.x))
         yield from p2p_trajectory(case, method, inverted, steps=5)
 
 

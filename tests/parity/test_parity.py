@@ -9,6 +9,7 @@ import check
 import numpy as np
 import pytest
 from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
+from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
 from families import FAMILIES, Check, official_scores
 from goldens import Goldens
 
@@ -25,7 +26,11 @@ def test_the_references_figures(goldens: Goldens, family: Any) -> None:
 
 @pytest.mark.parametrize(
     "family",
-    [family for family in EDITOR_FAMILIES if family not in SLOW_FAMILIES],
+    [
+        family
+        for family in (*EDITOR_FAMILIES, *FEATURE_FAMILIES)
+        if family not in (*SLOW_FAMILIES, *SLOW_FEATURE_FAMILIES)
+    ],
     ids=lambda family: family.__name__,
 )
 def test_the_references_editors_on_one_pair(editor_goldens: EditorGoldens, family: Any) -> None:
@@ -34,7 +39,9 @@ def test_the_references_editors_on_one_pair(editor_goldens: EditorGoldens, famil
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", EDITOR_FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family", (*EDITOR_FAMILIES, *FEATURE_FAMILIES), ids=lambda family: family.__name__
+)
 def test_the_references_editors(editor_goldens: EditorGoldens, family: Any) -> None:
     assert _out(family, editor_goldens.cases) == []
 

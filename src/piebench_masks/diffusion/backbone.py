@@ -61,7 +61,7 @@ class Backbone:
     """A loaded model. Every network call is batched in blocks of fixed size.
 
     ``counts`` says how much was asked of the networks: unet_rows, vae_encodes, vae_decodes,
-    prompt_encodes.
+    prompt_encodes. ``layers``: the U-Net's attention layers, by name, as they are evaluated.
     """
 
     def __init__(
@@ -88,7 +88,9 @@ class Backbone:
             if name in parts
         ]
         self._is_xl = len(self._text_encoders) == 2
-        self._unet.set_attn_processor(_controlled(self._unet.attn_processors))
+        processors = _controlled(self._unet.attn_processors)
+        self.layers = {name: processor.layer for name, processor in processors.items()}
+        self._unet.set_attn_processor(processors)
         if compiled:
             self._unet.compile_repeated_blocks()
         self._unet_blocks, self._text_blocks = Blocks(rows), Blocks(rows)
@@ -96,7 +98,7 @@ class Backbone:
         self._texts: dict[tuple[str, frozenset[int]], Tensor] = {}
         self.device = device
         self.dtype: torch.dtype = self._unet.dtype
-        self.map_size = map_size
+        self.rows, self.map_size = rows, map_size
         self.latent_size: int = self._unet.config.sample_size
         self.latent_channels: int = self._unet.config.in_channels
         self.image_size: int = self.latent_size * pipeline.vae_scale_factor
@@ -137,23 +139,15 @@ class Backbone:
                 "SDXL-Turbo: hf download stabilityai/sdxl-turbo --local-dir <folder>"
             )
         is_xl = (folder / "text_encoder_2").is_dir()
-        kind = StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline
-        try:
-            with _quiet():
-                pipeline = kind.from_pretrained(
-                    folder,
-                    variant=variant,
-                    # Without an explicit dtype the text encoders may come up in another precision.
-                    dtype={"vae": vae_dtype, "default": dtype},
-                    use_safetensors=True,
-                    local_files_only=True,
-                    **({} if is_xl else {"safety_checker": None, "feature_extractor": None}),
-                )
-        except Exception as error:  # three libraries raise a dozen unrelated types
-            raise BenchmarkError(
-                f"the diffusion model in {folder} does not load with variant={variant}: {error}; "
-                f"give {wanted}, with the weights of that variant as safetensors"
-            ) from error
+        pipeline = load_pipeline(
+            StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline,
+            folder,
+            wanted,
+            variant=variant,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            **({} if is_xl else {"safety_checker": None, "feature_extractor": None}),
+        )
         where = torch.device(device)
         return cls(
             pipeline,
@@ -302,6 +296,38 @@ class Backbone:
             return predicted
         alpha = self.alphas_cumprod.to(self.device)[t].view(-1, 1, 1, 1)
         return alpha.sqrt() * predicted + (1 - alpha).sqrt() * z
+
+
+def load_pipeline(
+    kind: Any,
+    folder: Path,
+    wanted: str,
+    *,
+    variant: str | None,
+    dtype: torch.dtype,
+    vae_dtype: torch.dtype,
+    **parts: Any,
+) -> Any:
+    """A diffusers pipeline of that kind. ``wanted``: what the folder should be, in words.
+
+    Raises BenchmarkError where it does not load.
+    """
+    try:
+        with _quiet():
+            return kind.from_pretrained(
+                folder,
+                variant=variant,
+                # Without an explicit dtype the text encoders may come up in another precision.
+                dtype={"vae": vae_dtype, "default": dtype},
+                use_safetensors=True,
+                local_files_only=True,
+                **parts,
+            )
+    except Exception as error:  # three libraries raise a dozen unrelated types
+        raise BenchmarkError(
+            f"the diffusion model in {folder} does not load with variant={variant}: {error}; "
+            f"give {wanted}, with the weights of that variant as safetensors"
+        ) from error
 
 
 @contextmanager

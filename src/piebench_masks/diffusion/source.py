@@ -19,12 +19,17 @@ def packaged(name: str | Path) -> str:
 
 
 def resolve_model(
-    id: str, *, revision: str | None, variant: str | None, cache_dir: str | None
+    id: str,
+    *,
+    revision: str | None,
+    variant: str | None,
+    cache_dir: str | None,
+    setting: str = "model",
 ) -> tuple[Path, str]:
     """Folder and identity of a pipeline: a local folder's content hash, a hub model's commit.
 
     A hub model is downloaded on first use (only the files of ``variant``), later runs find it in
-    ``cache_dir`` (None: the hub's default cache).
+    ``cache_dir`` (None: the hub's default cache). setting: where the user set it.
     Raises BenchmarkError, naming what was looked for, where, and the remedy.
     """
     folder = Path(id).expanduser()
@@ -32,8 +37,8 @@ def resolve_model(
         return folder, content_hash(folder)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", id):
         raise BenchmarkError(
-            f"Model folder {id} does not exist. Set model.id to the folder of a diffusers pipeline "
-            "(with model_index.json), or to a hub name such as stabilityai/sdxl-turbo."
+            f"Model folder {id} does not exist. Set {setting}.id to the folder of a diffusers "
+            "pipeline (with model_index.json), or to a hub name such as stabilityai/sdxl-turbo."
         )
     from diffusers import DiffusionPipeline
     from diffusers.utils import logging as diffusers_logging
@@ -48,8 +53,8 @@ def resolve_model(
         raise BenchmarkError(
             f"Model {id} (revision {revision}, variant {variant}) is neither in the cache "
             f"({cache_dir or 'the Hugging Face default'}) nor could it be downloaded: {reason}. "
-            "Check the network and the name, set model.cache_dir to a cache that holds it, or "
-            "model.id to a local folder."
+            f"Check the network and the name, set {setting}.cache_dir to a cache that holds it, or "
+            f"{setting}.id to a local folder."
         ) from error
     return Path(path), f"{id}@{Path(path).name}"
 

@@ -29,6 +29,23 @@ class Steering(Protocol):
         """The edits [N, 4, h, w] after this step, given each one's source after it."""
 
 
+class Kept:
+    """Tensors of B rows under names, of rows that a control is shown some at a time."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._tensors: dict[str, Tensor] = {}
+
+    def put(self, name: str, rows: Tensor, values: Tensor) -> None:
+        """rows: which of the B the ``values`` [rows, ...] are."""
+        if name not in self._tensors:
+            self._tensors[name] = values.new_empty(self._count, *values.shape[1:])
+        self._tensors[name][rows] = values
+
+    def get(self, name: str, rows: Tensor) -> Tensor:
+        return self._tensors[name][rows]
+
+
 @torch.inference_mode()
 def sample_edits(
     backbone: Backbone,
@@ -52,7 +69,9 @@ def sample_edits(
     nfe: of each edit with its source branch, which the edits of a sample share.
     """
     everyone = torch.arange(inversion.x.shape[1], device=owner.device)
-    y_source, y = inversion.x[0], inversion.x[0][owner]
+    trajectory = inversion.trajectory
+    y_source = inversion.x[0] if trajectory is None else trajectory[0]
+    y = y_source[owner]
     nfe = torch.zeros(len(everyone), dtype=torch.long)
     for i, timestep in enumerate(inversion.timesteps):
         negative = inversion.negative[i]
@@ -65,7 +84,7 @@ def sample_edits(
         nfe += 1
         # Guidance between equal prompts changes nothing, and is not asked for.
         differs = (source.hidden != negative.hidden).flatten(1).any(dim=1)
-        guided = everyone[differs & (guidance != 1) & (not inversion.follows_x)]
+        guided = everyone[differs & (guidance != 1) & (trajectory is None)]
         away_source = eps_source.clone()
         if len(guided):
             away_source[guided] = noise(y_source[guided], negative[guided], None)
@@ -85,11 +104,11 @@ def sample_edits(
                 toward_source[owner], toward = both
             eps = away + guidance * toward
 
-        if inversion.follows_x:
-            y_source = inversion.x[i + 1]
-        else:
+        if trajectory is None:
             eps_source = away_source + guidance * toward_source
             y_source = inversion.step(i, y_source, eps_source, everyone)
+        else:
+            y_source = trajectory[i + 1]
         y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))
         if i < len(inversion.timesteps) - 1:
             y = torch.where(masks[:, None], y, inversion.x[i + 1][owner])

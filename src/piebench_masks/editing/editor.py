@@ -30,10 +30,14 @@ class Sources:
 
 @dataclass(frozen=True)
 class Edited:
-    """N edits' latents [N, 4, h, w], and how often the U-Net was evaluated for each: long [N]."""
+    """N edits' latents [N, 4, h, w], and how often the U-Net was evaluated for each: long [N].
+
+    decoder: whose VAE the latents are of, if not the backbone's that the editor was given.
+    """
 
     latents: Tensor
     nfe: Tensor
+    decoder: Backbone | None = None
 
 
 class Editor(Protocol):

@@ -4,6 +4,7 @@ Functions over tensors, all called alike: ``(backbone, x0, source, *, steps, gui
 [B, 4, h, w] and B source prompts. Know nothing of edits, targets or masks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
 from piebench_masks.diffusion.ddim import ddim_step, ddpm_variance, leading_timesteps
 from piebench_masks.diffusion.ddpm import add_noise
+from piebench_masks.errors import BenchmarkError
 
 
 @dataclass(frozen=True)
@@ -20,8 +22,9 @@ class Inversion:
 
     timesteps: K, noisiest first; alphas: [K + 1], cumulative, of every level; x: [K + 1, B, 4, h,
     w], noisiest first, x[K] = x0; negative: K of B rows each, what guidance leads away from.
-    follows_x: the source branch is x itself, else what sampling from x[0] gives. noise: [K, B, 4,
-    h, w], what is added after every step, of ``variance`` [K]; None: nothing.
+    trajectory: [K + 1, B, 4, h, w], which the source branch follows, mostly x itself; None: it is
+    what sampling from x[0] gives. noise: [K, B, 4, h, w], what is added after every step, of
+    ``variance`` [K]; None: nothing.
     nfe: long [B], U-Net evaluations.
     """
 
@@ -30,7 +33,7 @@ class Inversion:
     x: Tensor
     negative: list[Conditioning]
     nfe: Tensor
-    follows_x: bool = False
+    trajectory: Tensor | None = None
     noise: Tensor | None = None
     variance: Tensor | None = None
 
@@ -40,6 +43,7 @@ class Inversion:
             x=self.x[:, index],
             negative=[text[index] for text in self.negative],
             nfe=self.nfe[index.cpu()],
+            trajectory=None if self.trajectory is None else self.trajectory[:, index],
             noise=None if self.noise is None else self.noise[:, index],
         )
 
@@ -49,6 +53,21 @@ class Inversion:
             return ddim_step(y, eps, self.alphas[i], self.alphas[i + 1])
         mean = ddim_step(y, eps, self.alphas[i], self.alphas[i + 1], self.variance[i])
         return mean + self.noise[i][owner]
+
+
+Invert = Callable[..., Inversion]
+"""One of this module's functions, or one with some of its settings filled in."""
+
+
+def require(inversion: Invert, editor: str, *known: Invert) -> None:
+    """Raise BenchmarkError unless ``inversion`` is one of those that the editor is known with."""
+    function = getattr(inversion, "func", inversion)  # of a partial
+    if function not in known:
+        names = " or ".join(f"inversion={each.__name__}" for each in known)
+        raise BenchmarkError(
+            f"inversion={function.__name__} is none for editor {editor}: choose {names}, or leave "
+            f"{editor} out"
+        )
 
 
 @torch.inference_mode()
@@ -86,7 +105,7 @@ def direct(
     The published offsets do just that, at three further U-Net evaluations a step.
     """
     inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
-    return replace(inverted, follows_x=True)
+    return replace(inverted, trajectory=inverted.x)
 
 
 def negative_prompt(
@@ -208,6 +227,4 @@ def edit_friendly(
     noise[-1] = 0  # the last step adds none
     nothing = backbone.encode_prompts([""] * len(x0))
     nfe = torch.full((len(x0),), count)
-    return Inversion(
-        timesteps, alphas, x, [nothing] * count, nfe, True, noise=noise, variance=variance
-    )
+    return Inversion(timesteps, alphas, x, [nothing] * count, nfe, x, noise, variance)

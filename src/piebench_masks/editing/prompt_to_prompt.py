@@ -66,7 +66,7 @@ class PromptToPrompt:
         for word, bounds in self.cross_replace_words.items():
             if not (isinstance(bounds, Sequence) and len(bounds) == 2):
                 raise BenchmarkError(
-                    f"prompt_to_prompt.cross_replace_words.{word} is {bounds}: set it to two shares "
+                    f"prompt_to_prompt.cross_replace_words.{word} is {bounds}: set two shares "
                     "of the steps, as in [0, 0.3]"
                 )
 
@@ -89,7 +89,7 @@ class PromptToPrompt:
         target = backbone.encode_prompts(sources.target_prompts)
         plans = self.plans(backbone, sources)
         guided = not all(torch.equal(text.hidden, source.hidden) for text in inverted.negative)
-        if self.proximal is not None and guided and not inverted.follows_x:
+        if self.proximal is not None and guided and inverted.trajectory is None:
             # What is cut off the source's guidance depends on the edit: to each its own source.
             plans = [plans[b] for b in owner.tolist()]
             inverted, source, target = inverted[owner], source[owner], target[owner]

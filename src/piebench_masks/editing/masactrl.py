@@ -1,0 +1,103 @@
+"""MasaCtrl (Cao et al., arXiv 2304.08465): the edit looks at the source instead of at itself.
+
+Mutual self-attention for the branches of editing/branches.py; knows no masks and no files.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
+
+
+@dataclass(frozen=True)
+class MasaCtrl:
+    """MasaCtrl as an editor, with the inversions ``ddim`` and ``direct``.
+
+    The source is inverted and sampled without a prompt: that is the method. From step start_step
+    on, and from transformer block start_block on (a share of the U-Net's: 10 of Stable Diffusion's
+    16), the edit's self-attention takes keys and values of its source's row, with and without the
+    target prompt. Raises BenchmarkError for other inversions.
+    """
+
+    inversion: Invert
+    steps: int = 50
+    guidance: float = 7.5
+    start_step: int = 4
+    start_block: float = 0.625
+
+    def __post_init__(self) -> None:
+        require(self.inversion, "masactrl", ddim, direct)
+
+    def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
+        x0 = sources.posterior.mean
+        nothing = backbone.encode_prompts([""] * len(x0))
+        return self.inversion(backbone, x0, nothing, steps=self.steps, guidance=self.guidance)
+
+    def edit(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Edited:
+        blocks = len({layer.block for layer in backbone.layers.values()})
+        return sample_edits(
+            backbone,
+            inverted,
+            backbone.encode_prompts([""] * len(sources.source_prompts)),
+            backbone.encode_prompts(sources.target_prompts),
+            masks,
+            owner,
+            _Mutual(len(sources.source_prompts), self.start_step, self.start_block * blocks),
+            guidance=self.guidance,
+        )
+
+
+class _Mutual:
+    """The steering: the sources' keys and values of one step."""
+
+    def __init__(self, sources: int, start_step: int, start_block: float) -> None:
+        self.start_step, self.start_block = start_step, math.ceil(start_block)
+        self.kept = Kept(sources)
+
+    def source(self, step: int) -> AttentionControl | None:
+        return _MutualSelfAttention(self.kept, self.start_block) if self._acts(step) else None
+
+    def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
+        if not self._acts(step):
+            return None
+        return _MutualSelfAttention(self.kept, self.start_block, owner)
+
+    def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def _acts(self, step: int) -> bool:
+        return step >= self.start_step
+
+
+class _MutualSelfAttention(AttentionControl):
+    """Keeps the sources' keys and values (owner is None), or attends to those of the owner."""
+
+    def __init__(self, kept: Kept, start_block: int, owner: Tensor | None = None) -> None:
+        self.kept, self.start_block, self.owner = kept, start_block, owner
+
+    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
+        if layer.is_cross or layer.block < self.start_block:
+            return None
+        key, value = f"{layer.block} key", f"{layer.block} value"
+        if self.owner is None:
+            self.kept.put(key, self.rows, projections.key)
+            self.kept.put(value, self.rows, projections.value)
+            return None
+        owner = self.owner[self.rows]
+        return F.scaled_dot_product_attention(
+            projections.query, self.kept.get(key, owner), self.kept.get(value, owner)
+        )

@@ -1,0 +1,140 @@
+"""Plug-and-Play (Tumanyan et al., arXiv 2211.12572): the source's features in the edit's U-Net.
+
+Self-attention and residuals for the branches of editing/branches.py; knows no masks and no files.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.ddim import ddim_step
+from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
+
+
+@dataclass(frozen=True)
+class PlugAndPlay:
+    """Plug-and-Play as an editor, with the inversions ``ddim`` and ``direct``.
+
+    The source branch has no prompt and follows a trajectory: with ``direct`` the inversion's own,
+    with ``ddim`` what sampling from its noisiest latents gives, by the source prompt, unguided.
+    attention_share: of the steps, the first ones, in which the edit has the queries and keys of its
+    source's self-attention on the U-Net's way up, but for its first layer; feature_share: in which
+    it has the residual of the second ResNet block there. Raises BenchmarkError for other
+    inversions.
+    """
+
+    inversion: Invert
+    steps: int = 50
+    guidance: float = 7.5
+    attention_share: float = 0.5
+    feature_share: float = 0.8
+    negative_prompt: str = "ugly, blurry, black, low res, unrealistic"
+
+    def __post_init__(self) -> None:
+        require(self.inversion, "plug_and_play", ddim, direct)
+
+    @torch.inference_mode()
+    def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
+        x0 = sources.posterior.mean
+        source = backbone.encode_prompts(sources.source_prompts)
+        negative = backbone.encode_prompts([self.negative_prompt] * len(x0))
+        inverted = self.inversion(backbone, x0, source, steps=self.steps, guidance=self.guidance)
+        inverted = replace(inverted, negative=[negative] * len(inverted.timesteps))
+        if inverted.trajectory is not None:
+            return inverted
+        y = [inverted.x[0]]
+        for i, timestep in enumerate(inverted.timesteps):
+            eps = backbone.predict_noise(y[i], torch.full((len(x0),), timestep), source)
+            y.append(ddim_step(y[i], eps, inverted.alphas[i], inverted.alphas[i + 1]))
+        nfe = inverted.nfe + len(inverted.timesteps)
+        return replace(inverted, trajectory=torch.stack(y), nfe=nfe)
+
+    def edit(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Edited:
+        return sample_edits(
+            backbone,
+            inverted,
+            backbone.encode_prompts([""] * len(sources.source_prompts)),
+            backbone.encode_prompts(sources.target_prompts),
+            masks,
+            owner,
+            _PluggedIn(
+                backbone,
+                len(sources.source_prompts),
+                attention_steps=int(self.steps * self.attention_share),
+                feature_steps=int(self.steps * self.feature_share),
+            ),
+            guidance=self.guidance,
+        )
+
+
+class _PluggedIn:
+    """The steering: the sources' queries, keys and residual of one step."""
+
+    def __init__(
+        self, backbone: Backbone, sources: int, *, attention_steps: int, feature_steps: int
+    ) -> None:
+        way_up = {name: layer for name, layer in backbone.layers.items() if layer.place == "up"}
+        block, first, *_ = next(iter(way_up)).split(".attentions.")
+        first_layer = f"{block}.attentions.{first.split('.')[0]}."
+        self.blocks = {n.block for name, n in way_up.items() if not name.startswith(first_layer)}
+        self.resnets = (f"{block}.resnets.1",)
+        self.attention_steps, self.feature_steps = attention_steps, feature_steps
+        self.kept = Kept(sources)
+
+    def source(self, step: int) -> AttentionControl | None:
+        return self._features(step, None)
+
+    def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
+        return self._features(step, owner)
+
+    def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def _features(self, step: int, owner: Tensor | None) -> AttentionControl:
+        return _Features(
+            self.kept,
+            self.blocks if step < self.attention_steps else set(),
+            self.resnets if step < self.feature_steps else (),
+            owner,
+        )
+
+
+class _Features(AttentionControl):
+    """Keeps the sources' features (owner is None), or puts the owner's in the place of its own."""
+
+    def __init__(
+        self, kept: Kept, blocks: set[int], resnets: tuple[str, ...], owner: Tensor | None
+    ) -> None:
+        self.kept, self.blocks, self.resnets, self.owner = kept, blocks, resnets, owner
+
+    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
+        if layer.is_cross or layer.block not in self.blocks:
+            return None
+        query, key = f"{layer.block} query", f"{layer.block} key"
+        if self.owner is None:
+            self.kept.put(query, self.rows, projections.query)
+            self.kept.put(key, self.rows, projections.key)
+            return None
+        owner = self.owner[self.rows]
+        return F.scaled_dot_product_attention(
+            self.kept.get(query, owner), self.kept.get(key, owner), projections.value
+        )
+
+    def residual(self, name: str, hidden: Tensor) -> Tensor:
+        if self.owner is None:
+            self.kept.put(name, self.rows, hidden)
+            return hidden
+        return self.kept.get(name, self.owner[self.rows])

@@ -1,0 +1,182 @@
+"""InstructPix2Pix with a tiny random model of its structure, loaded as the real one is."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import laws
+import pytest
+import torch
+from diffusers import (
+    AutoencoderKL,
+    EulerAncestralDiscreteScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.editing.instruct_pix2pix import InstructPix2Pix
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.training.model import MAX_TOKENS, write_tokenizers
+
+STEPS = 3
+
+
+def save_model(folder: Path, channels: int) -> Path:
+    """A pipeline's folder: 64x64 pictures, 4x8x8 latents."""
+    torch.manual_seed(0)
+    size = write_tokenizers(folder, ("a", "blue", "circle", "square", "big"))
+    StableDiffusionInstructPix2PixPipeline(
+        vae=AutoencoderKL(
+            block_out_channels=(8,) * 4,
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            norm_num_groups=4,
+            mid_block_add_attention=False,
+        ),
+        text_encoder=CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=size,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=2,
+                max_position_embeddings=MAX_TOKENS,
+                bos_token_id=size - 2,
+                eos_token_id=size - 1,
+                pad_token_id=size - 1,
+            )
+        ),
+        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        unet=UNet2DConditionModel(
+            sample_size=8,
+            in_channels=channels,
+            block_out_channels=(16, 16),
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            layers_per_block=1,
+            norm_num_groups=4,
+            attention_head_dim=2,
+            cross_attention_dim=16,
+        ),
+        scheduler=EulerAncestralDiscreteScheduler(
+            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("instruct"), 8)
+
+
+@pytest.fixture(scope="module")
+def editor(folder: Path) -> InstructPix2Pix:
+    return InstructPix2Pix(id=str(folder), steps=STEPS)
+
+
+def test_neither_other_edits_nor_the_size_of_blocks_change_anything(
+    editor: InstructPix2Pix, tiny: Backbone, tiny_folder: Path
+) -> None:
+    sources = laws.two_samples(tiny)
+    together = laws.edit(
+        replace(editor), Backbone.from_folder(tiny_folder, rows=9), sources, laws.MASKS, laws.OWNER
+    )
+    assert together.latents.shape == (4, 4, 8, 8)
+    for mask, owner, latents in zip(laws.MASKS, laws.OWNER, together.latents, strict=True):
+        own = laws.one_sample(sources, int(owner))
+        alone = laws.edit(editor, tiny, own, mask[None], torch.tensor([0]))
+        torch.testing.assert_close(alone.latents[0], latents, atol=1e-4, rtol=1e-4)
+
+
+def test_a_mask_changes_the_edit_and_an_instruction_does(
+    editor: InstructPix2Pix, tiny: Backbone
+) -> None:
+    sources = laws.two_samples(tiny)
+    other = replace(sources, instructions=["big", "square"])
+    masks = torch.stack([laws.EVERYTHING, laws.LEFT])
+    first, second = (
+        laws.edit(editor, tiny, each, masks, torch.tensor([0, 0])).latents
+        for each in (sources, other)
+    )
+    assert not torch.isclose(first[0], first[1], atol=1e-3).all()
+    assert not torch.isclose(first[0], second[0], atol=1e-3).all()
+
+
+def test_what_has_no_instruction_is_edited_by_its_target_prompt(
+    editor: InstructPix2Pix, tiny: Backbone
+) -> None:
+    sources = laws.two_samples(tiny)
+    said = replace(sources, instructions=[" ", "big"], target_prompts=["big", "circle"])
+    found = laws.edit(editor, tiny, said, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
+    told = replace(sources, instructions=["big", "big"])
+    expected = laws.edit(editor, tiny, told, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
+    torch.testing.assert_close(found, expected)
+
+
+def test_before_every_step_but_the_first_the_outside_is_the_noised_source(
+    editor: InstructPix2Pix, tiny: Backbone
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    def look(module: Any, args: tuple[torch.Tensor, ...], output: Any) -> None:
+        seen.append(args[0])
+
+    sources = laws.one_sample(laws.two_samples(tiny), 0)
+    inverted = editor.invert(tiny, sources)
+    pipeline, _ = editor._loaded(tiny)
+    handle = pipeline.unet.register_forward_hook(look)
+    masks, owner = laws.LEFT[None], torch.tensor([0])
+    edited = editor.edit(tiny, sources, inverted, masks, owner)
+    handle.remove()
+    assert inverted.nfe.tolist() == [0]
+    assert edited.nfe.tolist() == [3 * STEPS] == [sum(map(len, seen))]
+    x0 = inverted.posterior.mean
+    noise = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(editor.seed))
+    # The right half, of the masks' 16 columns and of the latents' 8.
+    for sigma, latents in zip(pipeline.scheduler.sigmas[1:STEPS], seen[1:], strict=True):
+        expected = (x0 + sigma * noise) / (sigma**2 + 1).sqrt()
+        torch.testing.assert_close(latents[:1, :4, :, 4:], expected[..., 4:])
+        assert not torch.isclose(latents[:1, :4, :, :4], expected[..., :4], atol=1e-3).all()
+
+
+def test_edits_are_pictures_of_the_models_own_vae(editor: InstructPix2Pix, tiny: Backbone) -> None:
+    sources = laws.two_samples(tiny)
+    edited = laws.edit(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1])
+    assert edited.decoder is not None
+    assert edited.decoder.decode(edited.latents).shape == (1, 64, 64, 3)
+
+
+def test_the_identity_is_the_content_of_the_model(
+    editor: InstructPix2Pix, folder: Path, tmp_path: Path
+) -> None:
+    same, other = (Path(shutil.copytree(folder, tmp_path / name)) for name in ("same", "other"))
+    weights = other / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"!")
+    assert replace(editor, id=str(same)).identity == editor.identity
+    assert replace(editor, id=str(other)).identity != editor.identity
+
+
+def test_a_model_that_is_not_there(tiny: Backbone, tmp_path: Path) -> None:
+    missing = tmp_path / "no" / "model"
+    with pytest.raises(BenchmarkError, match=rf"{missing}.*editor\.instruct_pix2pix\.id"):
+        InstructPix2Pix(id=str(missing)).invert(tiny, laws.two_samples(tiny))
+
+
+def test_a_model_without_its_weights(tiny: Backbone, folder: Path, tmp_path: Path) -> None:
+    torn = Path(shutil.copytree(folder, tmp_path / "torn"))
+    (torn / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(BenchmarkError, match=r"torn does not load.*instruct_pix2pix\.id"):
+        InstructPix2Pix(id=str(torn)).invert(tiny, laws.two_samples(tiny))
+
+
+def test_a_model_of_another_kind(tiny: Backbone, tmp_path: Path) -> None:
+    plain = save_model(tmp_path, 4)
+    with pytest.raises(BenchmarkError, match=r"no InstructPix2Pix: its U-Net takes 4 channels"):
+        InstructPix2Pix(id=str(plain)).invert(tiny, laws.two_samples(tiny))

@@ -1,0 +1,153 @@
+"""Laws of the inversions, on a tiny random model."""
+
+from functools import partial
+from pathlib import Path
+
+import laws
+import pytest
+import torch
+
+from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.diffusion.ddim import ddim_step
+from piebench_masks.editing.inversion import (
+    Inversion,
+    Invert,
+    ddim,
+    direct,
+    edit_friendly,
+    negative_prompt,
+    null_text,
+)
+
+INVERSIONS: dict[str, Invert] = {
+    "ddim": ddim,
+    "direct": direct,
+    "negative_prompt": negative_prompt,
+    "null_text": partial(null_text, inner_steps=2),
+    "edit_friendly": partial(edit_friendly, skip=1),
+}
+every = pytest.mark.parametrize("inversion", INVERSIONS.values(), ids=INVERSIONS.keys())
+
+
+def inverted(
+    backbone: Backbone, inversion: Invert, rows: list[int], steps: int = 4, guidance: float = 3.0
+) -> Inversion:
+    sources = laws.two_samples(backbone)
+    x0, source = sources.posterior.mean[rows], backbone.encode_prompts(sources.source_prompts)
+    return inversion(backbone, x0, source[rows], steps=steps, guidance=guidance)
+
+
+def sampled(
+    backbone: Backbone, found: Inversion, text: Conditioning, guidance: float
+) -> torch.Tensor:
+    """What guided sampling from the noisiest latents gives."""
+    y = found.x[0]
+    for i, timestep in enumerate(found.timesteps):
+        t = torch.full((len(y),), timestep)
+        away = backbone.predict_noise(y, t, found.negative[i])
+        eps = away + guidance * (backbone.predict_noise(y, t, text) - away)
+        y = found.step(i, y, eps, torch.arange(len(y)))
+    return y
+
+
+@every
+def test_other_samples_their_order_and_the_size_of_blocks_change_nothing(
+    inversion: Invert, tiny_folder: Path
+) -> None:
+    one, two = (Backbone.from_folder(tiny_folder, dtype=torch.float64, rows=n) for n in (2, 1))
+    together = inverted(one, inversion, [0, 1])
+    for row in (0, 1):
+        alone = inverted(two, inversion, [row])
+        torch.testing.assert_close(alone.x[:, 0], together.x[:, row], atol=1e-4, rtol=1e-4)
+        for mine, theirs in zip(alone.negative, together.negative, strict=True):
+            torch.testing.assert_close(mine.hidden[0], theirs.hidden[row], atol=1e-4, rtol=1e-4)
+        assert alone.nfe[0] == together.nfe[row]
+    turned = inverted(one, inversion, [1, 0])
+    torch.testing.assert_close(turned.x, together.x[:, [1, 0]], atol=1e-4, rtol=1e-4)
+
+
+@every
+def test_it_ends_at_the_picture_and_counts_what_it_asks_for(
+    inversion: Invert, tiny: Backbone
+) -> None:
+    before = tiny.counts["unet_rows"]
+    found = inverted(tiny, inversion, [0, 1])
+    assert found.nfe.sum() == tiny.counts["unet_rows"] - before
+    assert torch.equal(found.x[-1], laws.two_samples(tiny).posterior.mean)
+    assert len(found.x) == len(found.alphas) == len(found.timesteps) + 1
+    assert len(found.negative) == len(found.timesteps)
+
+
+def test_a_step_of_ddim_is_undone_by_a_step_back(tiny: Backbone) -> None:
+    alpha, alpha_next = torch.tensor(0.3), torch.tensor(0.7)
+    x, eps = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    there = ddim_step(x, eps, alpha, alpha_next)
+    torch.testing.assert_close(ddim_step(there, eps, alpha_next, alpha), x)
+
+
+def test_more_steps_of_ddim_lead_closer_back_to_the_picture(tiny: Backbone) -> None:
+    x0, text = (part(tiny) for part in (_x0, _source))
+    part_of_it = partial(ddim, strength=0.2)
+    errors = [
+        (sampled(tiny, inverted(tiny, part_of_it, [0, 1], steps), text, 1.0) - x0).square().mean()
+        for steps in (10, 100)
+    ]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_direct_follows_the_inversion_itself(tiny: Backbone) -> None:
+    plain, found = (inverted(tiny, inversion, [0, 1]) for inversion in (ddim, direct))
+    assert plain.trajectory is None
+    assert found.trajectory is not None and torch.equal(found.trajectory, plain.x)
+
+
+def test_guidance_away_from_the_source_prompt_is_none(tiny: Backbone) -> None:
+    text = _source(tiny)
+    plain, found = (inverted(tiny, inversion, [0, 1]) for inversion in (ddim, negative_prompt))
+    unguided = sampled(tiny, plain, text, 1.0)
+    torch.testing.assert_close(sampled(tiny, found, text, 3.0), unguided, atol=1e-3, rtol=1e-3)
+
+
+def test_null_text_reconstructs_better_than_ddim_under_guidance(tiny: Backbone) -> None:
+    x0, text = (part(tiny) for part in (_x0, _source))
+    plain, found = (inverted(tiny, each, [0, 1], 5) for each in (ddim, null_text))
+    errors = [
+        (sampled(tiny, each, text, 3.0) - x0).square().flatten(1).mean(dim=1)
+        for each in (plain, found)
+    ]
+    assert (errors[1] < 0.7 * errors[0]).all()
+
+
+def test_null_text_stops_where_a_sample_is_reproduced(tiny: Backbone) -> None:
+    lenient = inverted(tiny, partial(null_text, inner_steps=5, epsilon=1e9), [0, 1])
+    assert (lenient.nfe == 4 + 4 * (2 + 1)).all()
+    strict = inverted(tiny, partial(null_text, inner_steps=5, epsilon=0.0), [0, 1])
+    assert (strict.nfe == 4 + 4 * (2 + 5)).all()
+
+
+def test_edit_friendly_noise_leads_from_level_to_level(tiny: Backbone) -> None:
+    found = inverted(tiny, partial(edit_friendly, skip=1), [0, 1])
+    text, everyone = _source(tiny), torch.arange(2)
+    assert found.timesteps == [501, 251, 1]
+    assert found.noise is not None and not found.noise[-1].any()
+    for i, timestep in enumerate(found.timesteps[:-1]):
+        eps = tiny.predict_noise(found.x[i], torch.full((2,), timestep), text)
+        following = found.step(i, found.x[i], eps, everyone)
+        torch.testing.assert_close(following, found.x[i + 1], atol=1e-4, rtol=1e-4)
+
+
+def test_levels_of_edit_friendly_have_noise_of_their_own(tiny: Backbone) -> None:
+    found = inverted(tiny, partial(edit_friendly, skip=0), [0, 1])
+    alphas = found.alphas[:-1, None, None, None, None]
+    noise = (found.x[:-1] - alphas.sqrt() * found.x[-1]) / (1 - alphas).sqrt()
+    correlation = torch.corrcoef(noise[:, 0].flatten(1))
+    assert (correlation - torch.eye(4)).abs().max() < 0.2
+    assert torch.equal(noise[:, 0].round(decimals=2), noise[:, 1].round(decimals=2))
+
+
+def _x0(backbone: Backbone) -> torch.Tensor:
+    return laws.two_samples(backbone).posterior.mean
+
+
+def _source(backbone: Backbone) -> Conditioning:
+    return backbone.encode_prompts(laws.two_samples(backbone).source_prompts)

@@ -45,6 +45,7 @@ def edit_folder(run: Run, editor: str) -> Folder:
         "editor": identity(run.section("editor")[editor]),
         "latents": latents_folder(run).key,
         "dtype": run.cfg.model.dtype,
+        "map_size": run.cfg.model.map_size,  # of the attention that some editors read
         "compile": run.cfg.model.compile,
     }
     return run.folder("edit", parameters)

@@ -134,8 +134,9 @@ class Pipeline:
         editor = editor or TurboEdit(seed=seed)
         inverted = editor.invert(self.backbone, sources)
         mask = mask.to(self.backbone.device)
-        latents = editor.edit(self.backbone, sources, inverted, mask, owner).latents
-        return Image.fromarray(self.backbone.decode(latents)[0].numpy())
+        edited = editor.edit(self.backbone, sources, inverted, mask, owner)
+        decoder = edited.decoder or self.backbone
+        return Image.fromarray(decoder.decode(edited.latents)[0].numpy())
 
     def _encode(self, image: Picture) -> tuple[Image.Image, Posterior]:
         picture = (

@@ -43,6 +43,8 @@ def edit_folder(run: Run, editor: str) -> Folder:
     parameters = {
         "version": VERSION,
         "editor": identity(run.section("editor")[editor]),
+        # Of an editor's own model, which an id or a folder's name does not tell.
+        "weights": getattr(run.editors[editor], "identity", None),
         "latents": latents_folder(run).key,
         "dtype": run.cfg.model.dtype,
         "map_size": run.cfg.model.map_size,  # of the attention that some editors read
@@ -135,7 +137,8 @@ class Edit:
             backbone, sources, inverted, masks.to(backbone.device), owner.to(backbone.device)
         )
         finite = edited.latents.isfinite().flatten(1).all(dim=1)
-        pictures = iter(backbone.decode(edited.latents[finite]) if finite.any() else ())
+        decoder = edited.decoder or backbone
+        pictures = iter(decoder.decode(edited.latents[finite]) if finite.any() else ())
         ended = _now(backbone.device)
         seconds = (between - started) / len(batch), (ended - between) / len(masks)
         nfe = zip(inverted.nfe.cpu()[owner].tolist(), edited.nfe.tolist(), strict=True)

@@ -71,11 +71,11 @@ def company_changes_nothing(editor: Editor, folder: Path) -> None:
     )
     sources = two_samples(backbone)
     together = edit(editor, backbone, sources, MASKS, OWNER)
-    for mask, owner, latents, nfe in zip(MASKS, OWNER, together.latents, together.nfe, strict=True):
-        own = one_sample(sources, int(owner))
-        alone = edit(editor, other, own, mask[None], torch.tensor([0]))
-        torch.testing.assert_close(alone.latents[0], latents, atol=1e-4, rtol=1e-4)
-        assert alone.nfe[0] == nfe
+    for row in (0, 2):  # one of each sample
+        own = one_sample(sources, int(OWNER[row]))
+        alone = edit(editor, other, own, MASKS[[row]], torch.tensor([0]))
+        torch.testing.assert_close(alone.latents[0], together.latents[row], atol=1e-4, rtol=1e-4)
+        assert alone.nfe[0] == together.nfe[row]
 
 
 def evaluations_are_counted(editor: Editor, backbone: Backbone) -> None:

@@ -55,14 +55,14 @@ def test_other_samples_their_order_and_the_size_of_blocks_change_nothing(
     inversion: Invert, tiny_folder: Path
 ) -> None:
     one, two = (Backbone.from_folder(tiny_folder, dtype=torch.float64, rows=n) for n in (2, 1))
-    together = inverted(one, inversion, [0, 1])
+    together = inverted(one, inversion, [0, 1], steps=3)
     for row in (0, 1):
-        alone = inverted(two, inversion, [row])
+        alone = inverted(two, inversion, [row], steps=3)
         torch.testing.assert_close(alone.x[:, 0], together.x[:, row], atol=1e-4, rtol=1e-4)
         for mine, theirs in zip(alone.negative, together.negative, strict=True):
             torch.testing.assert_close(mine.hidden[0], theirs.hidden[row], atol=1e-4, rtol=1e-4)
         assert alone.nfe[0] == together.nfe[row]
-    turned = inverted(one, inversion, [1, 0])
+    turned = inverted(one, inversion, [1, 0], steps=3)
     torch.testing.assert_close(turned.x, together.x[:, [1, 0]], atol=1e-4, rtol=1e-4)
 
 
@@ -90,7 +90,7 @@ def test_more_steps_of_ddim_lead_closer_back_to_the_picture(tiny: Backbone) -> N
     part_of_it = partial(ddim, strength=0.2)
     errors = [
         (sampled(tiny, inverted(tiny, part_of_it, [0, 1], steps), text, 1.0) - x0).square().mean()
-        for steps in (10, 100)
+        for steps in (10, 60)
     ]
     assert errors[1] < 0.7 * errors[0]
 
@@ -110,19 +110,20 @@ def test_guidance_away_from_the_source_prompt_is_none(tiny: Backbone) -> None:
 
 def test_null_text_reconstructs_better_than_ddim_under_guidance(tiny: Backbone) -> None:
     x0, text = (part(tiny) for part in (_x0, _source))
-    plain, found = (inverted(tiny, each, [0, 1], 5) for each in (ddim, null_text))
+    few = partial(null_text, inner_steps=5)
+    plain, found = (inverted(tiny, each, [0, 1], 5) for each in (ddim, few))
     errors = [
         (sampled(tiny, each, text, 3.0) - x0).square().flatten(1).mean(dim=1)
         for each in (plain, found)
     ]
-    assert (errors[1] < 0.7 * errors[0]).all()
+    assert (errors[1] < 0.8 * errors[0]).all()
 
 
 def test_null_text_stops_where_a_sample_is_reproduced(tiny: Backbone) -> None:
-    lenient = inverted(tiny, partial(null_text, inner_steps=5, epsilon=1e9), [0, 1])
+    lenient = inverted(tiny, partial(null_text, inner_steps=3, epsilon=1e9), [0, 1])
     assert (lenient.nfe == 4 + 4 * (2 + 1)).all()
-    strict = inverted(tiny, partial(null_text, inner_steps=5, epsilon=0.0), [0, 1])
-    assert (strict.nfe == 4 + 4 * (2 + 5)).all()
+    strict = inverted(tiny, partial(null_text, inner_steps=3, epsilon=0.0), [0, 1])
+    assert (strict.nfe == 4 + 4 * (2 + 3)).all()
 
 
 def test_edit_friendly_noise_leads_from_level_to_level(tiny: Backbone) -> None:

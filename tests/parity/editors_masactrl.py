@@ -26,7 +26,7 @@ from piebench_masks.masks.method import Record
 EVERYWHERE = torch.ones(1, 64, 64, dtype=torch.bool)
 FINAL_RMS, FINAL_MOST, FLIPPED = 2e-3, 5e-2, 4
 NOISED = 1e-2
-"""The reference's VAE sees several copies of the picture at once, and rounds otherwise by 3e-3."""
+"""The VAE's standard deviation rounds otherwise by 3e-3 in places."""
 MAP_GUIDANCE = 6.5
 """Without negative prompts guidance only scales the map. By how much was measured: the stored maps
 have this factor to 5e-6, and not the 7.5 of their README. Masks do not depend on it."""
@@ -108,11 +108,12 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
         label, count, seed = found[1], int(found[2]), int(found[3])
         generator = torch.Generator().manual_seed(seed)
         draws, noise = (torch.randn(count, 4, 64, 64, generator=generator) for _ in range(2))
-        z = add_noise(case.posterior.mean + case.posterior.std * draws, noise, alpha)
+        z = add_noise(case.x0 + case.posterior.std * draws, noise, alpha)
+        whose = "our"
         if (stored := f"diffedit/unet_in/{label}") in case.arrays:
             error = furthest(z, case.arrays[stored])
             yield Check("DiffEdit's noised latents", f"{case.key} {stored}", error, NOISED)
-            z = case.arrays[stored]
+            z, whose = case.arrays[stored], "stored"
         rows, t = ONE.expand(count), torch.full((count,), timestep)
         source, target = (
             case.backbone.predict_noise(z, t, text[rows]) for text in case.conditioning[1:]
@@ -120,7 +121,7 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
         record = Record({}, {"source": source, "target": target}, None, map_size=16, seed=0)
         raw = MAP_GUIDANCE * noise_difference(record)
         error = furthest(raw, case.arrays[name])
-        yield Check("DiffEdit's maps", f"{case.key} {name}", error, LATENT)
+        yield Check(f"DiffEdit's maps of {whose} latents", f"{case.key} {name}", error, LATENT)
         masks = DIFFEDIT.binarizer.masks(raw, RATIOS, (64, 64), "reference")
         for ratio, mask in zip(RATIOS, masks, strict=True):
             if (stored := f"diffedit/mask/{label}/ratio{ratio:g}") in case.arrays:

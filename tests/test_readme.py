@@ -25,19 +25,26 @@ COMMANDS = {
     "piebench-masks experiment=paper_sweep dataset.root=/path/to/PIE-Bench 'devices=[0,1]'": (
         f"{QUICK} devices=null mask.ours.sweep=[0,1,3] dataset.load.mask_size=64"
     ),
-    "piebench-masks dataset=folder dataset.root=my_pictures": QUICK,
+    "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
+        QUICK
+    ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
-    "piebench-masks regress baseline=update": f"{QUICK} results_dir=for_regress",
-    "piebench-masks -m strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
+    "piebench-masks regress experiment=demo baseline=update": f"{QUICK} results_dir=for_regress",
+    "piebench-masks -m name=strengths strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
         f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"
     ),
     "piebench-masks hparams_search=optuna hparams_search.objective=dice": (
         f"{QUICK} hparams_search.trials=1"
     ),
-    "PYTHONPATH=. piebench-masks experiment=demo +mask.agreement.method=my_masks.AGREEMENT": (
+    "PYTHONPATH=. piebench-masks experiment=demo name=agreement "
+    "+mask.agreement.method=my_masks.AGREEMENT": (
         f"{SMALL} mask=[ours] thresholds=2 baselines=[full]"
     ),
+    "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
+    "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
+    "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
+    "+editor.sdedit._target_=my_editor.SDEdit": f"{QUICK} thresholds=one devices=null",
     "piebench-masks experiment=demo tracker=mlflow": (
         "threads=1 limit=1 thresholds=one results_dir=tracked"
     ),
@@ -52,7 +59,8 @@ COMMANDS = {
 ELSEWHERE = {
     "make demo": "by CI",
     "make test": "this",
-    "piebench-masks regress baseline=results/baselines/shapes-shapes_turbo.parquet": "by CI",
+    "piebench-masks regress experiment=demo "
+    "baseline=results/baselines/shapes-shapes_turbo.parquet": "by CI",
     "piebench-masks dataset=ti2i dataset.root=/path/to/PIE-Bench model=sdxl_turbo "
     "metrics=pie_bench": "tests/test_pipeline_data.py",
     "make bench": "tests/test_benchmarks.py",
@@ -108,6 +116,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "image,source_prompt,target_prompt\nscene.png,a red circle,a blue circle\n"
     )
     (folder / "my_masks.py").write_text(python_block('"""Where attention'))
+    (folder / "my_editor.py").write_text(python_block('"""SDEdit'))
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")
     shutil.copytree(ROOT / "results" / "baselines", folder / "results" / "baselines")
     return folder
@@ -143,8 +152,8 @@ def test_no_command_is_left_out() -> None:
 def test_it_runs_as_written(command: str, place: Path) -> None:
     assert command in readme_commands()
     text = run(command, place, COMMANDS[command])
-    if "agreement" in command:
-        assert "agreement" in text
+    for own in ("agreement", "sdedit"):
+        assert own in text or own not in command
 
 
 def test_the_python_example_edits_a_picture(place: Path) -> None:

@@ -58,3 +58,13 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     done = command(tmp_path, "comat=exact", "debug=true")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "did you mean compat?" in done.stderr
+
+
+def test_a_model_that_cannot_be_had_is_told_in_four_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = command(tmp_path, "model.id=nobody/nothing", "limit=1")
+    first, where, remedy, cause = done.stderr.splitlines()
+    assert first.startswith("Error: Model nobody/nothing (revision")
+    assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause

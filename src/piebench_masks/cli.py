@@ -228,7 +228,7 @@ def explained(error: Exception, config_name: str = "config") -> str:
         if name in known:
             return f"{name} is a setting already: change it with {name}=value, without the sign"
         return f"{name} is no setting: {_nearest(name, known)}"
-    if "srun" in str(error):  # submitit's words
+    if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's words
         return "there is no Slurm here (no srun): hydra/launcher=submitit_local needs none"
     if isinstance(error, HydraException | OmegaConfBaseException | OSError):
         said = f"{error} {error.__cause__ or ''}".split("Config search path:")[0]

@@ -67,24 +67,21 @@ def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -
     """Print a table of texts with every cell whole: headers may wrap, and columns that find no room
     are left out and named below, first those whose headers start so, then the last ones.
     """
-    widths, full = [], 1
-    for column in table.columns:
-        cells = max((cell_len(str(cell)) for cell in column.cells), default=0)
-        widths.append(max([cells, *map(cell_len, str(column.header).split())]))
-        full += 3 + max(cells, cell_len(str(column.header)))
-    if full > console.width:
+    headers = [str(column.header) for column in table.columns]
+    cells = [max([0, *(cell_len(str(cell)) for cell in c.cells)]) for c in table.columns]
+    widths = [max([n, *map(cell_len, h.split())]) for n, h in zip(cells, headers, strict=True)]
+    if (
+        1 + sum(3 + max(n, cell_len(h)) for n, h in zip(cells, headers, strict=True))
+        > console.width
+    ):
         for column, width in zip(table.columns, widths, strict=True):
             column.width = width
-    needed, left_out = sum(widths) + 3 * len(widths) + 1, []
-    kept = list(enumerate(str(column.header) for column in table.columns))
-    while needed > console.width and len(kept) > 1:
-        less = [c for c in kept if any(f"{c[1]} ".startswith(f"{start} ") for start in secondary)]
-        left_out.append((less or kept)[-1])
-        kept.remove(left_out[-1])
-        needed -= 3 + widths[left_out[-1][0]]
-    if left_out:
-        table.columns = [table.columns[number] for number, _ in kept]
-        note = f"Left out here for want of room: {', '.join(n for _, n in sorted(left_out))}."
+    starts, kept = tuple(f"{start} " for start in secondary), [*range(len(headers))]
+    while 1 + sum(3 + widths[i] for i in kept) > console.width and len(kept) > 1:
+        kept.remove(([i for i in kept if f"{headers[i]} ".startswith(starts)] or kept)[-1])
+    if left_out := [header for i, header in enumerate(headers) if i not in kept]:
+        table.columns = [table.columns[i] for i in kept]
+        note = f"Left out here for want of room: {', '.join(left_out)}."
         table.caption = Text("\n".join((*([str(table.caption)] if table.caption else []), note)))
         table.caption_justify = "left"
     console.print(table)

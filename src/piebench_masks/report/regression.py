@@ -152,7 +152,8 @@ def changed_rows(table: Table) -> Table:
 
 def _made(how: Mapping[str, Any]) -> str:
     """When and by what a baseline was written, as far as its provenance says."""
-    version = how.get("versions", {}).get("piebench-masks")
+    versions = how.get("versions")
+    version = versions.get("piebench-masks") if isinstance(versions, dict) else None
     known = {" of": how.get("date"), ", version": version, ", commit": how.get("commit")}
     return "".join(f"{word} {value}" for word, value in known.items() if value)
 

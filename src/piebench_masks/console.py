@@ -70,10 +70,8 @@ def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -
     headers = [str(column.header) for column in table.columns]
     cells = [max([0, *(cell_len(str(cell)) for cell in c.cells)]) for c in table.columns]
     widths = [max([n, *map(cell_len, h.split())]) for n, h in zip(cells, headers, strict=True)]
-    if (
-        1 + sum(3 + max(n, cell_len(h)) for n, h in zip(cells, headers, strict=True))
-        > console.width
-    ):
+    full = 1 + sum(3 + max(n, cell_len(h)) for n, h in zip(cells, headers, strict=True))
+    if full > console.width:
         for column, width in zip(table.columns, widths, strict=True):
             column.width = width
     starts, kept = tuple(f"{start} " for start in secondary), [*range(len(headers))]

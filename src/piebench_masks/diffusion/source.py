@@ -52,8 +52,8 @@ def resolve_model(
         raise BenchmarkError(
             f"Model {id} (revision {revision}, variant {variant}) could not be loaded.\n"
             f"  looked for: in the cache ({cache_dir or 'the Hugging Face default'}), then online\n"
-            f"  what to do: check the network and the name, set {setting}.cache_dir to a cache that "
-            f"holds it, or {setting}.id to a local folder\n"
+            f"  what to do: check the network and the name, set {setting}.cache_dir to a cache "
+            f"that holds it, or {setting}.id to a local folder\n"
             f"  the cause: {_first_cause(error)}"
         ) from error
     return Path(path), f"{id}@{Path(path).name}"

@@ -32,7 +32,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
 
-from piebench_masks.cli import CONF, explained, hydras_words
+from piebench_masks.cli import CONF, explained
 from piebench_masks.data import table as samples_tables
 from piebench_masks.data.folder import FIELDS, load_folder
 from piebench_masks.data.images import ImageError, load_image
@@ -398,9 +398,8 @@ def config(draw: Random, root: Path) -> None:
     try:
         with initialize_config_dir(CONF, version_base="1.3"):
             cfg = compose("config", overrides)
-    except Exception as error:  # Hydra's own; the command adds one line to it
+    except Exception as error:  # Hydra's own; the command says one line instead
         assert "\n" not in explained(error).strip()
-        hydras_words(error)
         raise BenchmarkError(explained(error)) from error
     try:
         run = Run(cfg)

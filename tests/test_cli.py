@@ -1,5 +1,6 @@
 """The command as a user meets it: a real process, its words and its exit status."""
 
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,16 +14,31 @@ def test_help_names_the_groups_and_what_people_run(tmp_path: Path) -> None:
         assert word in done.stdout
 
 
+def test_help_says_what_each_setting_is_for(tmp_path: Path) -> None:
+    text = command(tmp_path, "--help").stdout
+    assert "batch_size: 8          # samples per batch" in text
+    assert "name: ${dataset.name}-${model.name}" in text
+    assert "_target_" not in text
+
+
+def test_the_version_is_the_packages(tmp_path: Path) -> None:
+    done = command(tmp_path, "--version")
+    assert done.stdout == f"piebench-masks {metadata.version('piebench-masks')}\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["dataset=pie_bench"], ["dataset.root must be set"]),
         (["dataset=pie_bench", "dataset.root=nowhere"], ["nowhere", "mapping_file.json"]),
         (["model.id=nowhere/at/all", "limit=1"], ["nowhere/at/all", "model.id"]),
-        (["comat=exact"], ["Could not override", "did you mean compat?"]),
+        (["comat=exact"], ["comat is no setting: did you mean compat?"]),
         (["mask=[our]"], ["mask has no option our: did you mean ours?"]),
         (["thresholds=["], ["thresholds=[", "quote"]),
         (["name=${nope}"], ["nope"]),
+        (["frobnicate"], ["neither a setting", "audit, regress, show"]),
+        (["hydra.sweeper.n_trials=3"], ["--cfg hydra"]),
+        (["-m", "hydra/launcher=slurm", "seed=1,2"], ["srun", "submitit_local"]),
         (["+batchsize=4"], ["batchsize is no setting: did you mean batch_size?"]),
         (["results_dir=/proc/nowhere"], ["/proc/nowhere"]),
     ],
@@ -33,7 +49,7 @@ def test_what_is_missing_is_one_clear_error(
     done = command(tmp_path, *arguments)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr + done.stdout
-    assert done.stderr.count("Error") == 1
+    assert done.stderr.startswith("Error: ") and done.stderr.count("Error") == 1
     for word in words:
         assert word in done.stderr
 
@@ -42,3 +58,13 @@ def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:
     done = command(tmp_path, "comat=exact", "debug=true")
     assert done.returncode == 1
     assert "Traceback" in done.stderr and "did you mean compat?" in done.stderr
+
+
+def test_a_model_that_cannot_be_had_is_told_in_four_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = command(tmp_path, "model.id=nobody/nothing", "limit=1")
+    first, where, remedy, cause = done.stderr.splitlines()
+    assert first.startswith("Error: Model nobody/nothing (revision")
+    assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause

@@ -51,6 +51,11 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def test_the_folder_of_one_method_is_not_taken_for_all(shapes: Path) -> None:
+    with pytest.raises(BenchmarkError, match=f"root={shapes.parent}$"):
+        external_methods(shapes, None)
+
+
 def test_a_strips_last_square_is_the_edit(tmp_path: Path) -> None:
     strip = np.zeros((16, 64, 3), np.uint8)
     strip[:, 48:] = 200

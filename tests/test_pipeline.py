@@ -113,7 +113,9 @@ def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
         "tables/published_pareto.md",
     ):
         assert (folder / name).stat().st_size > 0, name
-    assert text.count("The comparison is VOID") == 3 and "not PIE-Bench v1" in text
+    assert text.count("Not comparable with the published numbers") == 1 and "VOID" not in text
+    assert "not PIE-Bench v1" in (folder / "tables/published_editing.md").read_text()
+    assert text.splitlines()[-1].endswith("report.html")
     how = json.loads((folder / "provenance.json").read_text())
     assert how["versions"]["torch"] and how["samples"] == 4
     edits = pd.read_parquet(folder / "edit_scores.parquet")
@@ -126,9 +128,16 @@ def test_running_again_computes_nothing_and_says_so(start: Start, scores: Scores
     start()
     before = scores()
     _, text = start()
-    assert "0 items computed" in text and "0 U-Net rows" in text
-    assert text.count("nothing to compute") == 5
+    assert "nothing to compute: all artifacts are there" in text and " of " not in text
     assert_equal(before, scores())
+
+
+def test_a_run_says_whose_results_it_replaces(start: Start) -> None:
+    _, first = start(REPORT)
+    _, again = start(REPORT, "batch_size=1")
+    _, other = start(REPORT, "limit=2")
+    assert "takes its place" not in first + again
+    assert "is of a run with other limit: this one takes its place" in " ".join(other.split())
 
 
 def test_an_interrupted_run_goes_on_to_the_very_same_scores(
@@ -195,6 +204,7 @@ def test_a_dry_run_computes_and_writes_nothing(start: Start, tmp_path: Path) -> 
     before = sorted(tmp_path.rglob("*"))
     _, text = start("dry_run=true")
     assert "nothing is computed" in text and "36 maps" in text
+    assert text.count("not known yet") == 2 and "0 edits" not in text
     assert sorted(tmp_path.rglob("*")) == before
 
 

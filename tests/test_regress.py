@@ -32,5 +32,8 @@ def test_a_worsened_method_fails_the_command_and_a_refactoring_does_not(folder: 
     assert worsened.returncode == 1
     assert "worse" in worsened.stdout
     assert (folder / "results/shapes-shapes_turbo/tables/regression.csv").is_file()
+    assert worsened.stdout.count("│ ours: ") < 10  # what is the same is in the file alone
+    few = regress(folder, "baseline=update", "limit=2")
+    assert few.returncode == 1 and "first 2 samples" in few.stderr
     missing = regress(folder)
     assert missing.returncode == 1 and "baseline must be set" in missing.stderr

@@ -48,6 +48,22 @@ def test_several_runs_stand_beside_each_other(folder: Path) -> None:
     assert "ours" in line and line.index(f"{dice[0]:.4f}") < line.rindex(f"{dice[1]:.4f}")
 
 
+def test_how_it_is_used_is_said(folder: Path) -> None:
+    done = command(folder, "show", "--help")
+    assert done.returncode == 0 and "show results/RUN" in done.stdout
+
+
+def test_in_a_narrow_terminal_no_cell_is_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    text = command(folder, "show", "results/one").stdout
+    tables = [line for line in text.splitlines() if line.startswith(("│", "┃"))]
+    assert tables and max(map(len, tables)) <= 60 and "…" not in text
+    assert "turbo_edit" in text and "Left out here for want of room" in text
+    dice = pd.read_csv(folder / "results/one/tables/mask_methods.csv").set_index("method")
+    mean, low, high = dice.loc["ours", ["dice", "dice_low", "dice_high"]]
+    assert f"{mean:.3f} [{low:.3f}, {high:.3f}]" in text
+
+
 @pytest.mark.parametrize("arguments", [["nowhere"], ["data"], []])
 def test_what_is_no_run_is_one_clear_error(folder: Path, arguments: list[str]) -> None:
     done = command(folder, "show", *arguments)

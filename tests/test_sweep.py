@@ -33,6 +33,7 @@ def test_a_sweep_parses_and_encodes_every_sample_once_and_is_collected(folder: P
     assert [job.get("samples_parsed", 0) for job in jobs] == [10, 0, 0]
     assert [job.get("vae_encodes", 0) for job in jobs] == [4, 0, 0]
     assert all(job["unet_rows"] > 0 for job in jobs)
+    assert "swept/2: strength=0.75" in done.stdout and "Editing" not in done.stdout
     assert "10 samples parsed" in done.stdout and "4 vae encodes" in done.stdout
     table = pd.read_csv(results / "sweep.csv")
     assert list(table["strength"]) == [0.25, 0.5, 0.75]
@@ -78,6 +79,8 @@ def test_a_search_goes_on_where_it_was(folder: Path) -> None:
     assert second.returncode == 0, second.stdout + second.stderr
     runs = pd.read_csv(folder / "results/search/sweep_runs.csv")
     assert sorted(runs["run"].astype(str)) == ["0", "1", "2"]
-    assert f"dice {runs['dice'].max():.4f}" in second.stdout
+    best = f"dice {runs['dice'].max():.4f}"
+    assert best in second.stdout.splitlines()[-1] and "Trial" not in second.stderr
+    assert best in (folder / "results/search/sweep.md").read_text()
     third = command(folder, *arguments, "hparams_search.trials=3")
     assert third.returncode == 0 and "items computed" not in third.stdout

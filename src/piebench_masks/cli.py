@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import hydra
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from piebench_masks.console import error_line, log_handler, open_console
+from piebench_masks.console import error_line, log_handler, open_console, terminal_width
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.sweep import note_error
 
@@ -33,6 +34,16 @@ CONF = next(
 """The configuration tree: inside an installed package, or at the top of a checkout."""
 
 log = logging.getLogger(__name__)
+
+
+def commented_settings() -> str:
+    """The settings of conf/config.yaml that are in no group, with their comments."""
+    text = Path(CONF, "config.yaml").read_text(encoding="utf-8")
+    own = text[text.index("\nstages:") : text.index("\nhydra:")].strip()
+    return own.replace("$", "$$")  # Hydra fills in what stands behind a single one
+
+
+OmegaConf.register_new_resolver("commented_settings", commented_settings, replace=True)
 Task = Callable[[DictConfig, Console], int]
 
 
@@ -43,9 +54,10 @@ def main(stages: Sequence[str] | None = None) -> None:
     ``piebench-masks show`` prints finished runs.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
     """
-    other = {"audit": audit, "regress": regress, "show": show}
-    if stages is None and sys.argv[1:2] and sys.argv[1] in other:
-        return other[sys.argv.pop(1)]()
+    if sys.argv[1:] == ["--version"]:
+        return print(f"piebench-masks {metadata.version('piebench-masks')}")
+    if stages is None and sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        return COMMANDS[sys.argv.pop(1)]()
 
     def task(cfg: DictConfig, console: Console) -> int:
         if cfg.get("hparams_search"):
@@ -89,13 +101,18 @@ def regress() -> None:
 
 def show() -> None:
     """Print finished runs, whose results folders are the arguments."""
-    from piebench_masks.show import show_runs
+    from piebench_masks.show import USAGE, show_runs
 
+    if {"-h", "--help"} & set(sys.argv):
+        return print(USAGE)
     try:
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        show_runs([Path(argument) for argument in sys.argv[1:]], console)
+        show_runs([Path(argument) for argument in sys.argv[1:]], Console(width=terminal_width()))
     except BenchmarkError as error:
         sys.exit(f"Error: {error}")
+
+
+COMMANDS = {"audit": audit, "regress": regress, "show": show}
+"""What ``piebench-masks`` does beside running stages."""
 
 
 def edit_image() -> None:
@@ -177,21 +194,13 @@ def command(
         except Exception as error:
             if "debug=true" in sys.argv:
                 traceback.print_exc()
-            sys.exit(f"{hydras_words(error)}Error: {explained(error, config_name)}")
+            sys.exit(f"Error: {explained(error, config_name)}")
 
     return explaining
 
 
 def _interrupt(number: int, frame: object) -> None:
     raise KeyboardInterrupt(number)
-
-
-def hydras_words(error: Exception) -> str:
-    """What Hydra says of an error of its own, without its search path; else nothing."""
-    if not isinstance(error, HydraException):
-        return ""
-    said = f"{error}\n{error.__cause__ or ''}".split("Config search path:")[0]
-    return "".join(f"{line}\n" for line in said.splitlines() if line.strip())
 
 
 def explained(error: Exception, config_name: str = "config") -> str:
@@ -203,6 +212,11 @@ def explained(error: Exception, config_name: str = "config") -> str:
         options = sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
         return f"{group} has no option {name}: {_nearest(name, options)}"
     if isinstance(error, OverrideParseException):
+        if "=" not in error.override:
+            return (
+                f"{error.override!r} is neither a setting, name=value, nor a command: there are "
+                f"{', '.join(COMMANDS)}; --help says more"
+            )
         return (
             f"{error.override!r} cannot be read as name=value: quote what the shell or Hydra "
             "would take apart, as in 'thresholds=[0.3,0.5]' or 'name=\"a b\"'"
@@ -214,10 +228,11 @@ def explained(error: Exception, config_name: str = "config") -> str:
         if name in known:
             return f"{name} is a setting already: change it with {name}=value, without the sign"
         return f"{name} is no setting: {_nearest(name, known)}"
+    if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's words
+        return "there is no Slurm here (no srun): hydra/launcher=submitit_local needs none"
     if isinstance(error, HydraException | OmegaConfBaseException | OSError):
-        return (
-            f"{' '.join(str(error.__cause__ or error).split())}: correct that setting, or its place"
-        )
+        said = f"{error} {error.__cause__ or ''}".split("Config search path:")[0]
+        return f"{' '.join(said.split())}: correct that setting, or its place"
     return (
         f"{type(error).__name__}: {' '.join(str(error).split())}. This is unexpected; "
         "debug=true shows where it comes from"
@@ -228,7 +243,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, 3, 0.5)
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"choose one of {', '.join(known)}" if len(known) < 20 else "--help lists them all"
+    if name.startswith("hydra."):
+        return "--cfg hydra lists Hydra's own"
+    return f"choose one of {', '.join(known)}" if len(known) < 20 else "--cfg job lists them all"
 
 
 def _settings(config_name: str) -> list[str]:

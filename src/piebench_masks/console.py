@@ -5,13 +5,18 @@ Knows no stage. Final tables and errors are no part of it: people get those in a
 
 import json
 import logging
+import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.cells import cell_len
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.table import Table
+from rich.text import Text
 
 
 class QuietConsole(Console):
@@ -50,7 +55,34 @@ def open_console(cfg: DictConfig) -> Console:
         kind = JsonConsole
     elif cfg.get("quiet"):
         kind = QuietConsole
-    return kind(width=None if sys.stdout.isatty() else 160)
+    return kind(width=terminal_width())
+
+
+def terminal_width() -> int | None:
+    """None where Rich knows it, from the terminal or COLUMNS; a pipe has room for wide tables."""
+    return None if sys.stdout.isatty() or "COLUMNS" in os.environ else 160
+
+
+def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -> None:
+    """Print a table of texts with every cell whole: headers may wrap, and columns that find no room
+    are left out and named below, first those whose headers start so, then the last ones.
+    """
+    headers = [str(column.header) for column in table.columns]
+    cells = [max([0, *(cell_len(str(cell)) for cell in c.cells)]) for c in table.columns]
+    widths = [max([n, *map(cell_len, h.split())]) for n, h in zip(cells, headers, strict=True)]
+    full = 1 + sum(3 + max(n, cell_len(h)) for n, h in zip(cells, headers, strict=True))
+    if full > console.width:
+        for column, width in zip(table.columns, widths, strict=True):
+            column.width = width
+    starts, kept = tuple(f"{start} " for start in secondary), [*range(len(headers))]
+    while 1 + sum(3 + widths[i] for i in kept) > console.width and len(kept) > 1:
+        kept.remove(([i for i in kept if f"{headers[i]} ".startswith(starts)] or kept)[-1])
+    if left_out := [header for i, header in enumerate(headers) if i not in kept]:
+        table.columns = [table.columns[i] for i in kept]
+        note = f"Left out here for want of room: {', '.join(left_out)}."
+        table.caption = Text("\n".join((*([str(table.caption)] if table.caption else []), note)))
+        table.caption_justify = "left"
+    console.print(table)
 
 
 def log_handler(console: Console) -> logging.Handler:
@@ -62,16 +94,16 @@ def log_handler(console: Console) -> logging.Handler:
     return handler
 
 
-def say(console: Console, event: str, text: str, **values: Any) -> None:
-    """Tell people ``text`` (Rich markup), or machines the event with its values."""
+def say(console: Console, event: str, text: str | None, **values: Any) -> None:
+    """Tell people ``text`` (Rich markup; None: nothing), or machines the event with its values."""
     if isinstance(console, JsonConsole):
         console.event(event, **values)
-    elif not isinstance(console, QuietConsole):
+    elif text is not None and not isinstance(console, QuietConsole):
         console.print(text, soft_wrap=True, highlight=False)
 
 
 def wants_progress_bar(console: Console) -> bool:
-    return not isinstance(console, QuietConsole | JsonConsole)
+    return console.is_terminal and not isinstance(console, QuietConsole | JsonConsole)
 
 
 def error_line(console: Console, message: str) -> str:

@@ -3,12 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from piebench_masks.console import JsonConsole, say
+from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome, Stage, run_stage
@@ -23,6 +25,12 @@ COUNTED = {
     "vae_decodes": "VAE decodes",
     "prompt_encodes": "prompt encodes",
 }
+MAKES_RESULTS = (
+    *("dataset", "model", "mask", "baselines", "editor", "inversion", "metrics"),
+    *("compat", "strength", "num_repeat", "sample_mode", "noise_dtype", "seed"),
+    *("thresholds", "limit"),
+)
+"""The settings that tables depend on."""
 
 
 def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int:
@@ -39,8 +47,12 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
     samples = parse(run, console)
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
-        console.print(_plan(stages))
+        print_table(console, _plan(stages))
         return 0
+    if "report" in names and not cfg.sweep and (other := _otherwise_set(run)):
+        words = f"{escape(str(run.results))} is of a run with other {', '.join(other)}: this one "
+        words += "takes its place (name=... keeps both)"
+        say(console, "replaces", words, results=run.results, settings=other)
 
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
@@ -58,7 +70,8 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             )
     seconds = time.monotonic() - started
     counts = {"computed": total.items, "failed": len(total.failures)} | dict(total.counts)
-    say(console, "computed", _summary(total, seconds), **counts, seconds=round(seconds, 1))
+    summary = None if cfg.sweep and "report" in names else _summary(total, seconds)
+    say(console, "computed", summary, **counts, seconds=round(seconds, 1))
     if "report" in names:
         report(run, samples, total, console)
     if isinstance(console, JsonConsole):
@@ -69,14 +82,31 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
 def _plan(stages: Sequence[Stage]) -> Table:
     """What a run would compute and what it would find, stage by stage."""
     table = Table("Stage", "Cached", "To compute", title="Dry run: nothing is computed")
+    certain = True
     for stage in stages:
         everything = sum(len(work.todo) for work in stage.pending(everything=True))
         missing = sum(len(work.todo) for work in stage.pending())
-        table.add_row(stage.name, str(everything - missing), f"{missing} {stage.item}s")
-    table.caption = "Edits and scores are only known for maps that are there."
+        words = f"{missing} {stage.item}s" if certain else f"{missing} {stage.item}s or more"
+        if missing == 0 and not certain:
+            words = "not known yet"
+        table.add_row(stage.name, str(everything - missing), words)
+        certain &= missing == 0
+    table.caption = "A stage's work is known when those before it are done."
     return table
 
 
+def _otherwise_set(run: Run) -> list[str]:
+    """What was set otherwise in the run whose results this one replaces; [] if there is none."""
+    try:
+        before: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
+        now: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        return [name for name in MAKES_RESULTS if before.get(name) != now.get(name)]
+    except Exception:  # none, or one that was never finished, or damaged
+        return []
+
+
 def _summary(total: Outcome, seconds: float) -> str:
+    if not total.items and not any(total.counts.values()):
+        return "nothing to compute: all artifacts are there"
     rows = ", ".join(f"{total.counts[key]} {words}" for key, words in COUNTED.items())
     return f"{total.items} items computed in {seconds:.0f} s ({rows}), {len(total.failures)} failed"

@@ -1,5 +1,6 @@
 """``piebench-masks regress``: run what is missing, then compare with a baseline or write one."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,41 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from piebench_masks.console import JsonConsole, say
+from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.provenance import provenance
-from piebench_masks.report.regression import compare, read_baseline, series, write_baseline
+from piebench_masks.report.regression import (
+    changed_rows,
+    compare,
+    read_baseline,
+    series,
+    write_baseline,
+)
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score import edit_scores, mask_scores, read_columns
 
 VERDICTS = ("worse", "better", "same")
+FEW = 10
+"""So many rows are printed, changed or not."""
 
 
 def regress(cfg: DictConfig, console: Console) -> int:
     """How many items failed or series are significantly worse than ``cfg.baseline``.
 
     baseline: a Parquet file; or ``update``, which writes ``results_dir/baselines/name.parquet``.
+    Raises BenchmarkError where ``limit`` would replace a baseline by one of a few samples.
     """
+    path = Path(cfg.results_dir) / "baselines" / f"{cfg.name}.parquet"
     if cfg.baseline is None:
         raise BenchmarkError("baseline must be set: to a baseline's Parquet file, or to update")
+    if cfg.baseline == "update" and cfg.limit and path.exists():
+        raise BenchmarkError(
+            f"{path} would be replaced by a baseline of the first {cfg.limit} samples alone: leave "
+            "limit out, or give the new one a name=... of its own"
+        )
     known = None if cfg.baseline == "update" else checked_baseline(Path(cfg.baseline))
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
@@ -37,15 +53,21 @@ def regress(cfg: DictConfig, console: Console) -> int:
     own = {name: method.threshold for name, method in run.methods.items()}
     now = series(mask_scores(run, samples), edit_scores(run, samples), read_columns(run), own)
     if known is None:
-        path = Path(cfg.results_dir) / "baselines" / f"{cfg.name}.parquet"
         how = provenance() | {"model": run.model_source[1], "device": str(run.device)}
-        write_baseline(path, now, how)
-        words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series"
+        write_baseline(path, now, how | {"date": datetime.now(UTC).date().isoformat()})
+        words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series of "
+        words += f"{now['sample'].nunique()} samples"
         say(console, "baseline", words, place=path, series=now["series"].nunique())
         return 0
     table = compare(known[0], now, known[1])
-    console.print(table.to_rich())
     table.write(run.results / "tables", "regression")
+    shown = table if len(table.frame) <= FEW else changed_rows(table)
+    if len(shown.frame):
+        print_table(console, shown.to_rich())
+    else:
+        console.print(f"{table.title}. {' '.join(table.notes)}", soft_wrap=True, highlight=False)
+    place = run.results / "tables/regression.md"
+    say(console, "written", f"all rows: {escape(str(place))}", what="regression", place=place)
     verdicts = {verdict: int((table.frame["verdict"] == verdict).sum()) for verdict in VERDICTS}
     if isinstance(console, JsonConsole):
         console.event("regression", baseline=cfg.baseline, **verdicts)

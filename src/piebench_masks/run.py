@@ -179,9 +179,10 @@ def usable_device(name: str) -> torch.device:
         else:
             torch.zeros(1, device=device).cpu()
     except Exception as error:  # each kind of device that torch may lack raises its own type
+        there = torch.cuda.device_count() or "no"
         raise BenchmarkError(
-            f"device {name} cannot be used ({str(error).splitlines()[0]}); choose device=cpu, or "
-            f"one of the {torch.cuda.device_count()} CUDA devices here"
+            f"device {name} cannot be used ({str(error).splitlines()[0]}); there are {there} CUDA "
+            "devices here, and device=cpu"
         ) from error
     return device
 

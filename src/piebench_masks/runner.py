@@ -4,6 +4,7 @@ Knows no stage's content; the executor decides where a batch is computed.
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,8 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.store import Overwrite, StoreError
 
 log = logging.getLogger(__name__)
+LOG_EVERY = 10.0
+"""Seconds between two lines of progress where there is no terminal, at least."""
 T = TypeVar("T")
 
 
@@ -180,8 +183,7 @@ def run_stage(
     total = sum(len(work.todo) for work in pending)
     outcome = Outcome()
     if total == 0:
-        words = f"[bold]{stage.name}[/]: nothing to compute, no {stage.item} is missing"
-        say(console, "stage", words, stage=stage.name, computed=0, failed=0)
+        say(console, "stage", None, stage=stage.name, computed=0, failed=0)
         return outcome
     if overwrite is Overwrite.NEVER and pending != stage.pending(everything=True):
         raise BenchmarkError(
@@ -196,14 +198,18 @@ def run_stage(
         )
     allowed = _allowed_failures(fail_on_error, total)
     batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
+    said = time.monotonic()
     with _progress(console) as progress:
         bar = progress.add_task(stage.name, total=total)
         for batch_outcome in executor(stage, batches):
             tenths = 10 * outcome.items // total
             outcome.add(batch_outcome)
             progress.advance(bar, batch_outcome.items)
-            if not console.is_terminal and 10 * outcome.items // total > tenths:
-                words = f"{stage.name}: {outcome.items} of {total}"  # a log has no bar
+            now, further = time.monotonic(), 10 * outcome.items // total > tenths
+            due = outcome.items == total or (further and now - said >= LOG_EVERY)
+            if due and not console.is_terminal:  # a log has no bar
+                said = now
+                words = f"[bold]{stage.name}[/]: {outcome.items} of {total} {stage.item}s"
                 about = {"stage": stage.name, "done": outcome.items, "total": total}
                 say(console, "progress", words, **about, failed=len(outcome.failures))
             if len(outcome.failures) > allowed:

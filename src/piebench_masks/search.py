@@ -34,6 +34,7 @@ def search(cfg: DictConfig, console: Console) -> int:
             "hparams_search=optuna needs the optional dependency: pip install 'piebench-masks"
             "[search]'"
         ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # each trial has a line of our own
     settings = cfg.hparams_search
     if settings.objective not in OBJECTIVES:
         raise BenchmarkError(f"hparams_search.objective is none of {', '.join(OBJECTIVES)}")
@@ -65,9 +66,13 @@ def search(cfg: DictConfig, console: Console) -> int:
     # Reproducible, but not the same draws again where a study goes on.
     study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + finished)
     study.optimize(objective, n_trials=max(0, settings.trials - finished))
-    words = f"best: {escape(str(study.best_params))}, {settings.objective} {study.best_value:.4f}"
-    say(console, "best", words, settings=study.best_params, value=study.best_value)
-    return collect(folder, [folder / str(trial.number) for trial in study.trials], console)
+    best = study.best_trial
+    values = ", ".join(f"{key}={value}" for key, value in best.params.items())
+    words = f"best: {values}; {settings.objective} {best.value:.4f} (run {best.number})"
+    runs = [folder / str(trial.number) for trial in study.trials]
+    failed = collect(folder, runs, console, f"{words[0].upper()}{words[1:]}.")
+    say(console, "best", escape(words), settings=best.params, value=best.value)
+    return failed
 
 
 def _suggest(trial: "Trial", key: str, space: Any) -> Any:

@@ -4,19 +4,23 @@ Reads results folders only; must not import torch.
 """
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
+from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.report.names import edit_names
+from piebench_masks.report.names import SECONDARY, edit_names
 from piebench_masks.report.results import Results, read_run
 
+USAGE = """piebench-masks show results/RUN [results/RUN ...]
+
+One run: its tables. Several: their Dice and edits beside each other."""
 IN_FULL = ("editing", "cost", "editors", "thresholds", "mask_methods", "dice_by_edit_type")
 """Tables of one run, the most important last: a terminal is read from its end."""
 COMPARED = {
@@ -37,15 +41,41 @@ def show_runs(folders: Sequence[Path], console: Console) -> None:
     if len(runs) == 1:
         for stem in IN_FULL:
             if (path := runs[0].folder / "tables" / f"{stem}.md").is_file():
-                console.print(Markdown(path.read_text(encoding="utf-8")))
-                console.print()
+                print_table(console, _read_table(path.read_text(encoding="utf-8")), SECONDARY)
     else:
         for table in _side_by_side(dict(zip(names, runs, strict=True))):
-            console.print(table)
+            print_table(console, table)
     for name, run in zip(names, runs, strict=True):
         console.print(Text(f"{name}: {_about(run)}"), soft_wrap=True)
     if len(runs) == 1 and (page := runs[0].folder / "report.html").is_file():
         console.print(Text(f"report: {page}"), soft_wrap=True)
+
+
+def _read_table(markdown: str) -> Table:
+    """A table that ``report.table.Table`` has written, its best values green."""
+    lines = markdown.splitlines()
+    header, rule, *rows = (_cells(line) for line in lines if line.startswith("|"))
+    notes = [_plain(line.removeprefix("- ")) for line in lines if line.startswith("- ")]
+    table = Table(title=Text(_plain(lines[0].strip("*"))), caption_justify="left")
+    table.caption = Text("\n".join(notes)) if notes else None
+    for name, ruled in zip(header, rule, strict=True):
+        table.add_column(Text(_plain(name)), justify="right" if ruled.endswith(":") else "left")
+    for cells in rows:
+        table.add_row(
+            *(
+                Text(_plain(cell[2:-2]), "bold green") if cell[:2] == "**" else Text(_plain(cell))
+                for cell in cells
+            )
+        )
+    return table
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def _plain(markdown: str) -> str:
+    return re.sub(r"\\(.)", r"\1", markdown)
 
 
 def _about(run: Results) -> str:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
-from piebench_masks.console import open_console, say
+from piebench_masks.console import open_console, print_table, say
 
 MARK = ".in_sweep"
 """In the folder of every run of the sweep that was last started; holds the error that ended it."""
@@ -51,15 +51,15 @@ def _number(run: Path) -> tuple[int, str]:
     return int(run.name) if run.name.isdigit() else -1, run.name
 
 
-def collect(folder: Path, runs: Sequence[Path], console: Console) -> int:
+def collect(folder: Path, runs: Sequence[Path], console: Console, note: str | None = None) -> int:
     """Collect these runs into a folder, print the table; how many items failed in all of them."""
     from piebench_masks.report.sweep import collect_sweep  # only sweeps pay for it
 
-    collected = collect_sweep(folder, runs)
+    collected = collect_sweep(folder, runs, note)
     if collected is None:
         return 0
     table, failed = collected
-    console.print(table.to_rich())
+    print_table(console, table.to_rich())
     place = folder / "sweep.md"
     say(console, "sweep", f"sweep: {escape(str(place))}", place=place, failed=failed)
     return failed

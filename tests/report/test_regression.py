@@ -8,7 +8,13 @@ import pytest
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
-from piebench_masks.report.regression import compare, read_baseline, series, write_baseline
+from piebench_masks.report.regression import (
+    changed_rows,
+    compare,
+    read_baseline,
+    series,
+    write_baseline,
+)
 
 COLUMNS = {
     "lpips_shapes_unedit_part": Column("LPIPS outside", "down", 1e3),
@@ -84,6 +90,15 @@ def test_order_rounding_and_noise_without_direction_are_harmless(before: pd.Data
     noisy = [np.random.default_rng(seed).normal(0, 0.02, len(before)) for seed in range(40)]
     alarms = [bool(verdicts(before, before.assign(value=before["value"] + n))) for n in noisy]
     assert sum(alarms) <= 5  # 2 are to be expected at a level of 0.05 for all tests together
+
+
+def test_what_changed_can_be_had_alone(before: pd.DataFrame) -> None:
+    table = compare(before, changed(before, "ours: CLIP", 0.1), {"date": "2026-01-02"})
+    rows = changed_rows(table)
+    assert set(rows.frame["series"]) == {"ours: CLIP edited ↑"}
+    assert len(rows.cells()) == len(rows.best) < len(table.frame)
+    assert rows.title == "Against the baseline of 2026-01-02"
+    assert f"same: {len(table.frame) - len(rows.frame)}." in rows.notes[-1]
 
 
 def test_what_is_missing_now_is_an_error(before: pd.DataFrame) -> None:

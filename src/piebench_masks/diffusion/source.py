@@ -49,14 +49,21 @@ def resolve_model(
             id, revision=revision, variant=variant, cache_dir=cache_dir, use_safetensors=True
         )
     except Exception as error:  # the hub client raises a dozen unrelated types
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BenchmarkError(
-            f"Model {id} (revision {revision}, variant {variant}) is neither in the cache "
-            f"({cache_dir or 'the Hugging Face default'}) nor could it be downloaded: {reason}. "
-            f"Check the network and the name, set {setting}.cache_dir to a cache that holds it, or "
-            f"{setting}.id to a local folder."
+            f"Model {id} (revision {revision}, variant {variant}) could not be loaded.\n"
+            f"  looked for: in the cache ({cache_dir or 'the Hugging Face default'}), then online\n"
+            f"  what to do: check the network and the name, set {setting}.cache_dir to a cache "
+            f"that holds it, or {setting}.id to a local folder\n"
+            f"  the cause: {_first_cause(error)}"
         ) from error
     return Path(path), f"{id}@{Path(path).name}"
+
+
+def _first_cause(error: BaseException) -> str:
+    """What happened in the end: what is raised on top of it advises programmers."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def model_sizes(folder: Path) -> tuple[int, int]:

@@ -23,6 +23,11 @@ def external_methods(root: Path, methods: Mapping[str, MaskSource] | None) -> di
 
     Raises BenchmarkError where a method has no folder, there is none, or its mask source is none.
     """
+    if (root / "annotation_images").is_dir():
+        raise BenchmarkError(
+            f"editor.external.root={root} is the folder of one method: set it to the one above, "
+            f"editor.external.root={root.parent}"
+        )
     folders = sorted(path.name for path in root.glob("*") if path.is_dir())
     chosen: dict[str, MaskSource] = dict(methods) if methods else dict.fromkeys(folders, "none")
     if not chosen or not chosen.keys() <= set(folders):

@@ -1,9 +1,12 @@
-"""What edits are called wherever they are shown: tables, figures, gallery, trackers.
+"""What edits and columns are called wherever they are shown: tables, figures, gallery, trackers.
 
 Must not import torch, so that a run can be looked at in a second.
 """
 
 import pandas as pd
+
+SECONDARY = ("NFE", "Mask area", "MSE", "SSIM", "PSNR", "n")
+"""How the headers of columns start that a narrow terminal does without."""
 
 
 def edit_names(rows: pd.DataFrame) -> pd.Series:

@@ -5,6 +5,7 @@ Gets frames of per-sample rows; must not know stages or models.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
     frame["verdict"] = np.where(counts, verdict, "same")
     frame = frame.drop(columns=["worse", "shown"])
     return Table(
-        title=f"Against the baseline of commit {how.get('commit')}",
+        title=f"Against the baseline{_made(how)}",
         frame=frame,
         formats={
             "series": Format("Series"),
@@ -134,11 +135,27 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
         notes=(
             f"Paired permutation tests, p corrected for {len(frame)} of them; verdicts at {LEVEL}.",
             f"Worse: {(frame['verdict'] == 'worse').sum()}, "
-            f"better: {(frame['verdict'] == 'better').sum()}.",
+            f"better: {(frame['verdict'] == 'better').sum()}, "
+            f"same: {(frame['verdict'] == 'same').sum()}.",
         ),
         best=frozenset((int(row), "verdict") for row in frame.index[frame["verdict"] != "same"]),
         sections=frozenset(int(r) for r in frame.index[frame["edit_type"] == "Overall"][1:]),
     )
+
+
+def changed_rows(table: Table) -> Table:
+    """The rows of a table of ``compare`` that are worse or better now."""
+    frame = table.frame[table.frame["verdict"] != "same"].reset_index(drop=True)
+    best = frozenset((row, "verdict") for row in range(len(frame)))
+    return replace(table, frame=frame, best=best, sections=frozenset())
+
+
+def _made(how: Mapping[str, Any]) -> str:
+    """When and by what a baseline was written, as far as its provenance says."""
+    versions = how.get("versions")
+    version = versions.get("piebench-masks") if isinstance(versions, dict) else None
+    known = {" of": how.get("date"), ", version": version, ", commit": how.get("commit")}
+    return "".join(f"{word} {value}" for word, value in known.items() if value)
 
 
 def _permutation_test(change: np.ndarray, resamples: int = 20_000) -> float:

@@ -24,11 +24,13 @@ SET = "set: "
 """Before the names of settings, which may be called like scores."""
 
 
-def collect_sweep(folder: Path, places: Sequence[Path]) -> tuple[Table, int] | None:
+def collect_sweep(
+    folder: Path, places: Sequence[Path], note: str | None = None
+) -> tuple[Table, int] | None:
     """Write ``sweep.csv/.md/.tex``, ``sweep_runs.csv`` and the plot into a sweep's folder.
 
-    places: the runs' results. Returns the table and how many items failed in all runs; None where
-    no run has scored a mask.
+    places: the runs' results; note: a further one of the table. Returns the table and how many
+    items failed in all runs; None where no run has scored a mask.
     """
     places = [place for place in places if (place / "tables/mask_methods.csv").is_file()]
     if not places:
@@ -40,6 +42,7 @@ def collect_sweep(folder: Path, places: Sequence[Path]) -> tuple[Table, int] | N
     runs = runs.drop(columns=given, errors="ignore")
     how = [json.loads((place / "provenance.json").read_text()) for place in places]
     table = sweep_table(runs, swept, sum((Counter(h["computed"]) for h in how), Counter()))
+    table = table.noted(note) if note else table
     table.write(folder, "sweep")
     runs.to_csv(folder / "sweep_runs.csv", index=False)
     if swept:
@@ -71,7 +74,8 @@ def sweep_table(runs: pd.DataFrame, swept: list[str], computed: Counter[str]) ->
             **{name: Format(name, digits=4) for name in scores[1:]},
         },
         notes=(
-            "Dice at each run's best threshold of each method; edits as in its editing table.",
+            "Dice at each run's best threshold of each method, whose mean over the runs is shown; "
+            "edits as in its editing table.",
             f"Computed in all runs together: {work or 'nothing'}.",
         ),
     )

@@ -37,8 +37,7 @@ def parse(run: Run, console: Console) -> list[Sample]:
     if run.overwrite is not Overwrite.ALWAYS:
         with suppress(DataError):  # no table yet, or a damaged one
             samples = read_samples(folder.path / "samples.parquet")
-            words = f"[bold]parse[/]: nothing to compute, {len(samples)} samples are cached"
-            say(console, "stage", words, stage="parse", computed=0, cached=len(samples))
+            say(console, "stage", None, stage="parse", computed=0, cached=len(samples))
             return samples[: cfg.limit]
     samples, rejections = made(cfg.dataset.load, root=root, on_error=cfg.on_error)
     if not cfg.dry_run:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
 
-from piebench_masks.console import say
+from piebench_masks.console import print_table, say
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
@@ -29,6 +29,7 @@ from piebench_masks.report.charts import Chart, dice_charts, pareto_chart
 from piebench_masks.report.figures import plot_dice, save_figure
 from piebench_masks.report.gallery import GalleryRow, contact_sheet, select_samples
 from piebench_masks.report.html import Figure, Sweep, write_html
+from piebench_masks.report.names import SECONDARY
 from piebench_masks.report.pareto import plot_pareto
 from piebench_masks.report.published import Setting, published_tables
 from piebench_masks.report.table import Table
@@ -129,20 +130,42 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     tables = beside | tables
     plots = native_plots(masks, edits, columns)
     seen_at = _publish(run, samples, tables, plots, gallery, pictures, how)
-    for stem, table in tables.items():
-        void = stem in beside and table.frame["difference"].isna().all()
-        # A comparison that is void is not worth its lines on the terminal.
-        if void:
-            say(console, "void", f"{table.title}: {escape(table.notes[0])}", table=table.title)
-        else:
-            console.print(table.to_rich())
     places = {"report": page, "tables": folder / "tables", "gallery": folder / "gallery.png"}
     places |= {stem: paths["png"] for stem, paths in pictures.items()}
-    for what, place in {**places, "tracker": seen_at}.items():
-        if place is not None:
-            say(console, "written", f"{what}: {escape(str(place))}", what=what, place=place)
+    _say_results(run, tables, beside.keys(), places | {"tracker": seen_at}, console)
     if failures:
         console.print(f"[red]{len(failures)} items failed[/]: {folder / 'failures.jsonl'}")
+
+
+def _say_results(
+    run: Run,
+    tables: Mapping[str, Table],
+    beside: Set[str],
+    places: Mapping[str, Path | str | None],
+    console: Console,
+) -> None:
+    """All tables and where the report lies; a run of a sweep, which has its own, is one line."""
+    void = {stem for stem in beside if tables[stem].frame["difference"].isna().all()}
+    if sweep := run.cfg.sweep:
+        values = dict(sweep["values"])
+        rows = tables["mask_methods"].frame.to_dict("records") if "mask_methods" in tables else []
+        dice = {row["method"]: row["dice"] for row in rows if row["method"] not in BASELINES}
+        settings = ", ".join(f"{key}={value}" for key, value in values.items())
+        found = ", ".join(f"{method} {value:.3f}" for method, value in dice.items())
+        words = f"{run.cfg.name}: {settings}{f'; Dice {found}' if found else ''}"
+        say(console, "run", escape(words), name=run.cfg.name, values=values, dice=dice)
+    else:
+        if void:
+            words = "Not comparable with the published numbers: the report says why"
+            say(console, "void", words, tables=sorted(void))
+        for stem, table in tables.items():
+            if stem not in void:
+                print_table(console, table.to_rich(), SECONDARY)
+    for what, place in places.items():
+        if place is not None:
+            shown = what in ("report", "tracker") and not sweep
+            line = f"{what}: {escape(str(place))}" if shown else None
+            say(console, "written", line, what=what, place=place)
 
 
 def _tables(

@@ -71,7 +71,7 @@ ELSEWHERE = {
     "artifacts_dir=/shared/artifacts executor=ray executor.address=HOST:6379": (
         "tests/executors/test_ray.py, on a cluster of this machine"
     ),
-    "piebench-masks executor=ray executor.num_gpus=0 executor.actors=2": (
+    "piebench-masks executor=ray executor.num_gpus=0 executor.actors=2 name=ray": (
         "tests/executors/test_ray.py"
     ),
     "piebench-masks -m hydra/launcher=slurm hydra.launcher.partition=gpu "

@@ -98,7 +98,7 @@ def test_the_source_branch_of_direct_inversion_is_exact(tiny: Backbone) -> None:
         (direct, 4, 4 * 3),
         (negative_prompt, 4, 4 * 3),
         (partial(null_text, inner_steps=1), 4 + 4 * 3, 4 * 4),
-        (partial(edit_friendly, skip=1), 3, 3 * 3),
+        (partial(edit_friendly, skip=0.25), 3, 3 * 3),
     ],
     ids=["ddim", "direct", "negative_prompt", "null_text", "edit_friendly"],
 )

@@ -24,7 +24,7 @@ INVERSIONS: dict[str, Invert] = {
     "direct": direct,
     "negative_prompt": negative_prompt,
     "null_text": partial(null_text, inner_steps=2),
-    "edit_friendly": partial(edit_friendly, skip=1),
+    "edit_friendly": partial(edit_friendly, skip=0.25),
 }
 every = pytest.mark.parametrize("inversion", INVERSIONS.values(), ids=INVERSIONS.keys())
 
@@ -127,7 +127,7 @@ def test_null_text_stops_where_a_sample_is_reproduced(tiny: Backbone) -> None:
 
 
 def test_edit_friendly_noise_leads_from_level_to_level(tiny: Backbone) -> None:
-    found = inverted(tiny, partial(edit_friendly, skip=1), [0, 1])
+    found = inverted(tiny, partial(edit_friendly, skip=0.25), [0, 1])
     text, everyone = _source(tiny), torch.arange(2)
     assert found.timesteps == [501, 251, 1]
     assert found.noise is not None and not found.noise[-1].any()

@@ -60,7 +60,7 @@ def test_it_starts_at_its_step_and_at_its_share_of_the_blocks(
     assert torch.equal(edited(start_block=0.625), edited(start_block=5 / 7))
 
 
-@pytest.mark.parametrize("inversion", [null_text, partial(edit_friendly, skip=1)])
+@pytest.mark.parametrize("inversion", [null_text, partial(edit_friendly, skip=0.25)])
 def test_only_with_the_inversions_it_is_known_with(inversion: object) -> None:
     with pytest.raises(BenchmarkError, match=r"masactrl.*inversion=ddim or inversion=direct"):
         MasaCtrl(inversion)  # type: ignore[arg-type]

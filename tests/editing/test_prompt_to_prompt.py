@@ -25,7 +25,7 @@ INVERSIONS = {
     "direct": direct,
     "negative_prompt": negative_prompt,
     "null_text": partial(null_text, inner_steps=2),
-    "edit_friendly": partial(edit_friendly, skip=1),
+    "edit_friendly": partial(edit_friendly, skip=0.25),
 }
 LEFT = torch.arange(16).expand(16, 16) < 8
 EVERYTHING = torch.ones(16, 16, dtype=torch.bool)

@@ -364,7 +364,7 @@ P2P: dict[str, tuple[Callable[..., Inversion], dict[str, Any]]] = {
     "negative-prompt-inversion+proximal-guidance": (negative_prompt, {"proximal": 0.75}),
     "null-text-inversion+proximal-guidance": (NULL_TEXT, {"proximal": 0.75}),
     "edit-friendly-inversion+p2p": (
-        partial(edit_friendly, skip=2),
+        partial(edit_friendly, skip=0.2),
         {
             "alignment": "replace",
             "self_replace_side": 0.25,

@@ -195,13 +195,14 @@ def edit_friendly(
     *,
     steps: int,
     guidance: float,
-    skip: int = 12,
+    skip: float = 0.24,
     seed: int = 1234,
 ) -> Inversion:
     """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2304.06140).
 
     Every level of x has noise of its own, and the noise of the steps between them is what is left
-    between x and the mean that the source prompt predicts. skip: noisiest steps left out.
+    between x and the mean that the source prompt predicts. skip: share of the
+    steps, the noisiest, that is left out.
     """
     timesteps = leading_timesteps(steps)
     alphas = backbone.alphas_cumprod[[*timesteps, 0]].to(x0.device)
@@ -210,7 +211,8 @@ def edit_friendly(
     draws = torch.randn(steps, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
     x = torch.stack([*(add_noise(x0, n, a) for n, a in zip(draws, alphas, strict=False)), x0])
 
-    timesteps, alphas, x = timesteps[skip:], alphas[skip:], x[skip:]
+    first = round(skip * steps)
+    timesteps, alphas, x = timesteps[first:], alphas[first:], x[first:]
     count = len(timesteps)
     eps = backbone.predict_noise(
         x[:-1].flatten(0, 1),

@@ -165,5 +165,11 @@ def report(tmp_path_factory, segmentation, editing, columns, rows) -> Path:
         ],
         columns=columns,
         gallery=iter(rows),
-        provenance={"command": "run <b>x</b>", "versions": {"torch": "2"}, "argv": ["a", "b"]},
+        provenance={
+            "command": "run <b>x</b>",
+            "versions": {"torch": "2"},
+            "argv": ["a", "b"],
+            "computed": {},
+        },
+        summary=["What it is & does not say."],
     )

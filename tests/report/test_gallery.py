@@ -61,3 +61,10 @@ def test_contact_sheet_holds_every_tile_and_is_reproducible(gallery_row):
     assert sheet.tobytes() == contact_sheet(rows).tobytes()
     white_edit = np.asarray(sheet).reshape(-1, 3).min(axis=1)
     assert (white_edit == 0).sum() > 2 * 2 * 128 * 128
+
+
+def test_contact_sheet_names_edit_types_only_where_there_are_several(gallery_row):
+    untyped = [replace(gallery_row, edit_type=0)] * 2
+    other = [replace(gallery_row, edit_type=4)] * 2
+    assert contact_sheet(untyped).tobytes() == contact_sheet(other).tobytes()
+    assert contact_sheet([untyped[0], other[0]]).tobytes() != contact_sheet(untyped).tobytes()

@@ -122,6 +122,22 @@ def test_page_has_the_tables_with_their_best_values_and_the_charts(report, segme
         assert best["ring"] and best["y"] == ours.groupby("threshold")["dice"].mean().max()
 
 
+def test_a_summary_stands_above_the_tables_and_headings_are_explained(report):
+    page = Page(report)
+    assert page.text.index("What it is & does not say.") < page.text.index("Dice ↑ by edit type")
+    titles = {attributes.get("title") for tag, attributes in page.tags if tag == "th"}
+    assert "agreement with the target prompt, 0 to 100; of the annotated part" in titles
+    assert page.text.count("What the columns mean") == 3
+    assert page.text[page.text.index("computed") :].split()[:2] == ["computed", "nothing"]
+
+
+def test_what_a_row_is_called_stays_in_sight(report):
+    tags = Page(report).tags
+    keys = [a for tag, a in tags if tag == "th" and "key" in (a.get("class") or "").split()]
+    assert len(keys) == 3  # one column of each table
+    assert all("text" in (a["class"] or "") for a in keys)
+
+
 def test_scores_and_maps_of_a_sample_are_kept_as_they_are(report, rows):
     data = index(report)
     for number, row in enumerate(rows):

@@ -1,10 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from piebench_masks.report.figures import plot_dice, save_figure
-from piebench_masks.report.pareto import pareto_front, pareto_points, plot_pareto
+from piebench_masks.report.pareto import curves, pareto_front, pareto_points, plot_pareto
 
 # Few distinct values, so that ties and equal points are frequent.
 coordinates = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan])
@@ -54,3 +56,51 @@ def test_pareto_plot_names_its_axes_and_methods(editing, columns):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("LPIPS outside ×10³ ↓", "CLIP edited ↑")
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
     assert sorted(shown) == ["Pareto front", "no mask", "oracle", "ours"]
+
+
+def test_editors_that_paint_share_a_plot_and_others_are_called_by_their_name(editing, columns):
+    both = pd.concat([editing, editing.assign(editor="diffedit")])
+    names = set(curves(pareto_points(both, columns, "lpips_unedit_part", "clip_edited"))["name"])
+    labels = ("no mask", "ours", "oracle")
+    assert names == {f"{editor}, {of}" for editor in ("turbo_edit", "diffedit") for of in labels}
+    made = editing[editing["method"] == "none"].assign(editor="elsewhere", method="predicted")
+    for rows, expected in ((made, set()), (pd.concat([editing, made]), set(labels))):
+        points = pareto_points(rows, columns, "lpips_unedit_part", "clip_edited")
+        assert set(curves(points)["name"]) == expected | {"elsewhere"}
+
+
+def test_trivial_masks_are_not_on_the_front_and_only_in_plots_of_one_editor(editing, columns):
+    full = editing[editing["method"] == "none"].assign(
+        method="full",
+        mask_source="predicted",
+        threshold=0.5,
+        lpips_unedit_part=0.0,
+        clip_edited=9.0,
+    )
+    points = pareto_points(pd.concat([editing, full]), columns, "lpips_unedit_part", "clip_edited")
+    assert points["front"].any() and not points.loc[points["method"] == "full", "front"].any()
+    assert "full" in set(curves(points)["name"])
+    several = pd.concat([points, points.assign(editor="other")])
+    assert not any("full" in name for name in curves(several)["name"])
+
+
+@pytest.mark.parametrize("editors", [1, 3])
+def test_labels_cover_neither_each_other_nor_points_and_stay_inside(editing, columns, editors):
+    rows = pd.concat([editing.assign(editor=f"editor{number}") for number in range(editors)])
+    trivial = [
+        rows[rows["method"] == "none"].assign(
+            method=name, mask_source="predicted", threshold=0.5, clip_edited=0.5 + place / 99
+        )
+        for place, name in enumerate(("full", "empty", "centre", "random"))
+    ]
+    figure = plot_pareto(pd.concat([rows, *trivial]), columns, "lpips_unedit_part", "clip_edited")
+    (axes,) = figure.axes
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to the point
+    shown = {text.get_text() for text in axes.texts}
+    assert editors > 1 or shown > {"full", "empty", "centre", "random"}
+    points = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.lines])
+    for place, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:place])
+        assert not any(box.contains(*point) for point in points)
+        assert axes.bbox.contains(box.x0, box.y0) and axes.bbox.contains(box.x1, box.y1)

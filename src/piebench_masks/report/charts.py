@@ -11,7 +11,7 @@ import pandas as pd
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.figures import method_looks
-from piebench_masks.report.pareto import pareto_points
+from piebench_masks.report.pareto import curves, pareto_points
 from piebench_masks.report.tables import BASELINES, best_thresholds, header
 
 Chart = dict[str, Any]
@@ -26,23 +26,22 @@ what is ``said`` of it.
 def pareto_chart(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Chart:
     """The Pareto plot of two metrics: a series for each editor and method, the front ringed."""
     points = pareto_points(editing, columns, x, y).dropna(subset=[x, y])
-    points = points.assign(**{name: points[name] * columns[name].scale for name in (x, y)})
-    looks = list(method_looks(method for method in points["method"] if method != "none"))
+    points = curves(points.assign(**{name: points[name] * columns[name].scale for name in (x, y)}))
+    looks = list(method_looks(look for look in points["look"] if look != "none"))
     editors = list(points["editor"].unique())
     series = []
-    for key, curve in points.groupby(["editor", "method"], sort=False):
-        editor, method = map(str, key)
-        label = "no mask" if method == "none" else method
+    for key, curve in points.groupby(["editor", "look", "name"], sort=False):
+        editor, look, name = map(str, key)
         series.append(
             {
-                "name": label if len(editors) == 1 else f"{editor}, {label}",
-                "look": looks.index(method) if method in looks else method,
+                "name": name,
+                "look": looks.index(look) if look in looks else look,
                 "dashed": editors.index(editor) > 0,
                 "points": [
                     {
                         "x": row[x],
                         "y": row[y],
-                        "at": None if method not in looks or pd.isna(at) else float(at),
+                        "at": None if look not in looks or pd.isna(at) else float(at),
                         "ring": bool(row["front"]),
                         "said": "on the Pareto front" if row["front"] else "",
                     }

@@ -116,12 +116,14 @@ def contact_sheet(rows: Sequence[GalleryRow], size: int = 128) -> Image.Image:
         "white",
     )
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    typed = len({row.edit_type for row in rows}) > 1  # a data set may have no types
     for group in groups:
         draw.text((left[group], 8), group, fill="black", font=ImageFont.load_default(15))
     draw.text((left[groups[0]], 28), LEGEND, fill=_GREY, font=font)
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         top = 3 * caption + 6 + number * height
-        title = f"{EDIT_TYPES[row.edit_type]}, {row.pick} ({row.sample_id}):  "
+        kind = f"{EDIT_TYPES[row.edit_type]}, " if typed else ""
+        title = f"{kind}{row.pick} ({row.sample_id}):  "
         draw.text((gap, top), title, fill="black", font=font)
         prompts = " ".join(f"{row.source_prompt}  >  {row.target_prompt}".split())
         draw.text((gap + draw.textlength(title, font), top), prompts, fill=_GREY, font=font)

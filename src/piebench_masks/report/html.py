@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.charts import Chart
 from piebench_masks.report.gallery import HEAT, GalleryRow
+from piebench_masks.report.glossary import meaning
 from piebench_masks.report.table import Table
 from piebench_masks.report.tables import header
 
@@ -69,13 +71,14 @@ def write_html(
     columns: Mapping[str, Column],
     gallery: Iterable[GalleryRow],
     provenance: Mapping[str, object],
+    summary: Sequence[str] = (),
 ) -> Path:
     """Write ``folder``/report.html, images/ and samples/; returns the page's path.
 
-    comparisons: tables that are folded up; columns: the editing metrics shown of a sample. The
-    gallery is read once, a row at a time. Pictures and maps of an earlier report are removed. All
-    texts (prompts, ids, names) are data to the page and never markup, and files are named by
-    number, so no input can reach markup or paths.
+    comparisons: tables that are folded up; columns: the editing metrics shown of a sample;
+    summary: sentences that stand above everything. The gallery is read once, a row at a time.
+    Pictures and maps of an earlier report are removed. All texts (prompts, ids, names) are data to
+    the page and never markup, and files are named by number, so no input can reach markup or paths.
     """
     parts = {part: folder / part for part in ("images", "samples")}
     before = {path for part in parts.values() for path in part.glob("*.*")}
@@ -105,8 +108,11 @@ def write_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["meaning"] = environment.tests["meaning"] = meaning
+    environment.filters["key_column"] = _key_column
     page = environment.get_template("template.html").render(
         title=title,
+        summary=summary,
         tables=tables,
         comparisons=comparisons,
         figures=figures,
@@ -120,6 +126,12 @@ def write_html(
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _key_column(table: Table) -> str:
+    """The last of the texts that a table's rows begin with, which stays in sight."""
+    texts = takewhile(lambda name: table.formats[name].digits is None, table.formats)
+    return [next(iter(table.formats)), *texts][-1]
 
 
 def _json(data: object) -> Markup:

@@ -3,7 +3,8 @@
 Works on finished per-sample rows; must not know stores, stages or models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from matplotlib.figure import Figure
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.figures import INK, QUIET, house_style, method_looks, new_figure
-from piebench_masks.report.tables import header
+from piebench_masks.report.tables import BASELINES, header
 
 Direction = Literal["up", "down"]
 
@@ -48,12 +49,12 @@ def pareto_points(
 ) -> pd.DataFrame:
     """Means over samples of columns ``x`` and ``y`` by editor, method, mask source and threshold.
 
-    The column ``front`` says which of them are on the Pareto front; rows under the annotated mask
-    (``mask_source`` oracle) cannot be and do not push others off it.
+    The column ``front`` says which of them are on the Pareto front; rows under trivial masks and
+    under the annotated mask (``mask_source`` oracle) cannot be and do not push others off it.
     """
     keys = ["editor", "method", "mask_source", "threshold"]
     points = editing.groupby(keys, sort=False, dropna=False)[[x, y]].mean().reset_index()
-    ranks = points["mask_source"] != "oracle"
+    ranks = (points["mask_source"] != "oracle") & ~points["method"].isin(BASELINES)
     points["front"] = pareto_front(
         points[x].where(ranks).to_numpy(),
         points[y].to_numpy(),
@@ -63,51 +64,78 @@ def pareto_points(
     return points
 
 
+def curves(points: pd.DataFrame) -> pd.DataFrame:
+    """The points with the ``name`` of their curve and its ``look``: both are the same for a curve.
+
+    A curve is called by its method; of several editors that paint under masks by both. An editor
+    with a single method, as those made elsewhere are, gives its name and has a look of its own.
+    Trivial masks are left out where several editors paint: each editor's own plot has them.
+    """
+    several = points.groupby("editor")["method"].transform("nunique") > 1
+    labels = points["method"].replace("none", "no mask")
+    if points.loc[several, "editor"].nunique() > 1:
+        labels = points["editor"] + ", " + labels
+    named = points.assign(
+        name=labels.where(several, points["editor"]),
+        look=points["method"].where(several, points["editor"]),
+    )
+    trivial = points["method"].isin(set(BASELINES) - {"oracle"})
+    return named[~trivial] if points.loc[several, "editor"].nunique() > 1 else named
+
+
 @house_style
 def plot_pareto(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Figure:
     """One curve per method over its thresholds in the plane of two metrics, the front ringed.
 
-    A few points carry their threshold. Editing without a mask, under the annotated mask (oracle)
-    and under trivial masks are single marks.
+    Points carry their threshold where there is room. Editing without a mask, under the annotated
+    mask (oracle) and under trivial masks are single marks.
     """
     points = pareto_points(editing, columns, x, y).dropna(subset=[x, y])
-    points = points.assign(**{name: points[name] * columns[name].scale for name in (x, y)})
-    figure = new_figure(8, 5.6)
+    points = curves(points.assign(**{name: points[name] * columns[name].scale for name in (x, y)}))
+    figure = new_figure(9, 5.4)
     axes = figure.subplots()
-    looks = method_looks(method for method in points["method"] if method != "none")
-    editors = list(points["editor"].unique())
-    for key, curve in points.groupby(["editor", "method"], sort=False):
-        editor, method = map(str, key)
-        name = method if len(editors) == 1 else f"{editor}, {method}"
-        if method in looks:
+    looks = method_looks(look for look in points["look"] if look != "none")
+    editors, marks = list(points["editor"].unique()), []
+    for key, curve in points.groupby(["editor", "look", "name"], sort=False):
+        editor, look, name = map(str, key)
+        if look in looks:
             curve, line = curve.sort_values("threshold"), _LINES[editors.index(editor) % 4]
-            axes.plot(curve[x], curve[y], line, markersize=4.5, label=name, **looks[method])
-        elif method in _SINGLE_MARKS:
-            name = name.replace("none", "no mask")
-            axes.plot(curve[x], curve[y], label=name, linestyle="", **_SINGLE_MARKS[method])
+            axes.plot(curve[x], curve[y], line, markersize=4.5, label=name, **looks[look])
+        elif look in _SINGLE_MARKS:
+            axes.plot(curve[x], curve[y], label=name, linestyle="", **_SINGLE_MARKS[look])
         else:
             axes.plot(curve[x], curve[y], "x", color=QUIET, markersize=6, markeredgewidth=1.5)
-            at = (curve[x].iloc[0], curve[y].iloc[0])
-            axes.annotate(
-                name, at, (6, 5), **_BESIDE, color=QUIET, fontsize=8, path_effects=[_HALO]
-            )
+            marks.append((name, curve[x].iloc[0], curve[y].iloc[0]))
     _draw_front(axes, points.loc[points["front"], [x, y]].sort_values(x), columns[x].direction)
     axes.margins(0.07)
-    _label_thresholds(figure, points[points["method"].isin(looks)], x, y, looks)
     axes.set(xlabel=header(columns[x]), ylabel=header(columns[y]))
-    _point_to_better_corner(axes, columns[x].direction, columns[y].direction)
-    axes.legend(loc="best", fontsize=9)
+    axes.set_title(
+        f"{_ARROWS[columns[x].direction, columns[y].direction]} better",
+        loc="left" if columns[x].direction == "down" else "right",
+        color=QUIET,
+        fontsize=9,
+        fontweight="normal",
+    )
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize=9)
+    learned = points[points["look"].isin(looks)].sort_values("front", ascending=False)
+    cuts = [
+        (f"{row['threshold']:.3g}", row[x], row[y], looks[row["look"]]["color"])
+        for row in learned.dropna(subset="threshold").to_dict("records")
+    ]
+    _label(figure, [(*mark, QUIET) for mark in marks], cuts)
     return figure
 
 
 _LINES = ("-", "--", ":", "-.")
-_BESIDE: dict[str, Any] = {"textcoords": "offset points"}
+_ARROWS = {("down", "up"): "↖", ("up", "up"): "↗", ("down", "down"): "↙", ("up", "down"): "↘"}
 _HALO = patheffects.withStroke(linewidth=2.5, foreground="white")
 _RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
 _SINGLE_MARKS: dict[str, dict[str, Any]] = {
     "none": {"marker": "*", "color": INK, "markersize": 14},
     "oracle": {"marker": "d", "color": INK, "markerfacecolor": "white", "markersize": 9},
 }
+_Label = tuple[str, float, float, str]
+"""Text, the point (x, y) it belongs to, and its colour."""
 
 
 def _draw_front(axes: Axes, front: pd.DataFrame, x_direction: Direction) -> None:
@@ -117,40 +145,53 @@ def _draw_front(axes: Axes, front: pd.DataFrame, x_direction: Direction) -> None
     axes.plot(*front.to_numpy().T, linestyle="", color=INK, label="Pareto front", **_RING)
 
 
-def _label_thresholds(
-    figure: Figure, points: pd.DataFrame, x: str, y: str, looks: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Write thresholds beside the points that have room for it, the front's first."""
+def _label(figure: Figure, needed: Sequence[_Label], wanted: Sequence[_Label]) -> None:
+    """Write labels beside their points where they cover no point, curve or other label.
+
+    Those ``needed`` come first and go as far away as they must, with a line to their point; those
+    ``wanted`` are left out where there is no room.
+    """
     (axes,) = figure.axes
     figure.draw_without_rendering()  # the layout decides how far apart points are
-    pixels = axes.transData.transform(points[[x, y]].to_numpy()) * 72 / figure.dpi
-    same = (points["method"] == points["method"].shift()).to_numpy()[1:]
-    taken, labels = np.vstack([pixels, (pixels[1:] + pixels[:-1])[same] / 2]), np.empty((0, 2))
-    offsets = np.array([(14, -8), (-14, 8), (14, 8), (-14, -8)])
-    for row in np.argsort(~points["front"].to_numpy(), kind="stable"):
-        spots = pixels[row] + offsets
-        # Letters are twice as wide as high: measure room in these proportions.
-        room = np.abs((spots[:, None] - taken) / (2, 1)).max(axis=2).min(axis=1)
-        if room.max() < 6.5 or (np.hypot(*(labels - pixels[row]).T) < 45).any():
-            continue
-        best, point = int(room.argmax()), points.iloc[row]
-        taken, labels = np.vstack([taken, spots[best]]), np.vstack([labels, spots[best]])
-        text, at = f"{point['threshold']:.3g}", (point[x], point[y])
-        style: dict[str, Any] = {
-            "ha": "center",
-            "va": "center",
-            "fontsize": 8,
-            "path_effects": [_HALO],
-        }
-        colour = looks[point["method"]]["color"]
-        axes.annotate(text, at, tuple(offsets[best]), **_BESIDE, **style, color=colour)
+    points = 72 / figure.dpi
+    corners = axes.get_window_extent().get_points() * points
+    taken = [np.empty((0, 4))]  # boxes: left, low, right, high
+    for line in axes.lines:
+        way = axes.transData.transform(line.get_xydata()) * points
+        steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in pairwise(way)]
+        path = np.concatenate(steps) if steps and line.get_linestyle() != "None" else way[:0]
+        half = max(4.0, line.get_markersize() / 2 + 1)
+        taken += [np.hstack([at - size, at + size]) for at, size in ((way, half), (path, 2))]
+    boxes = np.concatenate(taken)
+    for text, x, y, colour in (*needed, *wanted):
+        at = axes.transData.transform((x, y)) * points
+        half_size = np.array([0.31 * _LETTERS * len(text) + 1, 0.6 * _LETTERS])
+        for reach in (6, 14, 24, 36, 50) if (text, x, y, colour) in needed else (6, 10):
+            spots = at + _AROUND * (half_size + reach)
+            ends = np.hstack([spots - half_size, spots + half_size])
+            apart = (ends[:, None, :2] >= boxes[:, 2:]) | (ends[:, None, 2:] <= boxes[:, :2])
+            inside = np.hstack([ends[:, :2] - corners[0], corners[1] - ends[:, 2:]]) > 0
+            free = np.all(np.any(apart, axis=2), axis=1) & np.all(inside, axis=1)
+            if free.any():
+                spot = int(free.argmax())
+                boxes = np.vstack([boxes, ends[spot]])
+                leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6}
+                axes.annotate(
+                    text,
+                    (x, y),
+                    tuple(spots[spot] - at),
+                    textcoords="offset points",
+                    ha="center",
+                    va="center",
+                    fontsize=_LETTERS,
+                    color=colour,
+                    path_effects=[_HALO],
+                    arrowprops=leader if reach > 10 else None,
+                )
+                break
 
 
-def _point_to_better_corner(axes: Axes, x_direction: Direction, y_direction: Direction) -> None:
-    """A small arrow in the corner where both metrics are at their best."""
-    left, low = x_direction == "down", y_direction == "down"
-    corner = (0.015 if left else 0.985, 0.02 if low else 0.98)
-    start = (0.09 if left else 0.91, 0.1 if low else 0.9)
-    inside: dict[str, Any] = {"xycoords": "axes fraction", "color": QUIET, "fontsize": 9}
-    arrow = {"arrowstyle": "-|>", "color": QUIET}
-    axes.annotate("better", corner, start, textcoords="axes fraction", arrowprops=arrow, **inside)
+_LETTERS = 8.5
+"""Size of labels in points."""
+_AROUND = np.array([(1, 0), (1, -1), (1, 1), (-1, 1), (-1, -1), (-1, 0), (0, 1), (0, -1)])
+"""Directions in which a label may lie, the first that is free is taken."""

@@ -66,11 +66,15 @@ from piebench_masks.store import artifact_key
 from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
 from piebench_masks.tracking.tracker import Dataset, FinishedRun, Plot
 
-PARETO = (
-    "Keeping the background against doing the edit",
-    "One curve a method, one point a threshold. Rings and the grey line are the Pareto front: "
-    "what no other point beats in both. The oracle edits under the annotated mask and does not "
-    "rank.",
+PARETO = "Keeping the background against doing the edit"
+FRONT = (
+    "Rings and the grey line are the Pareto front: what no other point beats in both. Trivial "
+    "masks and the oracle, which edits under the annotated mask, do not rank."
+)
+ONE_EDITOR = "The same of one editor, with the trivial masks."
+MINIATURE = (
+    "These numbers rank nothing but this miniature: which method wins on shapes follows from how "
+    "its small model was trained, and says nothing about other models."
 )
 DICE = (
     "Agreement with the annotated masks over the threshold",
@@ -126,6 +130,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
         columns=rows.columns(columns),
         gallery=rows.of((sample, "") for sample in samples),
         provenance=how,
+        summary=_summary(run, len(samples), masks, edits, best),
     )
     tables = beside | tables
     plots = native_plots(masks, edits, columns)
@@ -193,6 +198,27 @@ def _tables(
     return tables
 
 
+def _summary(
+    run: Run, samples: int, masks: pd.DataFrame, edits: pd.DataFrame, best: Mapping[str, float]
+) -> list[str]:
+    """What was run, which method's masks are best, and what that does not say."""
+    learned = [name for name in run.methods if name not in BASELINES]
+    editors = ", ".join(edits["editor"].unique()) if len(edits) else ""
+    what = [f"the masks of {', '.join(learned)}"] if learned else []
+    what += [f"edits by {editors}{' under these masks' if learned else ''}"] if editors else []
+    sentences = [f"This run scores {' and '.join(what)} on {samples} samples."] if what else []
+    scored = masks[masks["method"].isin(learned)] if len(masks) else masks
+    if len(scored):
+        dice = at_thresholds(scored, best).groupby("method")["dice"].mean()
+        first, *others = dice.sort_values(ascending=False, kind="stable").items()
+        then = ", ".join(f"{name} {value:.2f}" for name, value in others)
+        sentences.append(
+            f"Closest to the annotated masks is {first[0]}, with a mean Dice of {first[1]:.2f} at "
+            f"threshold {best[str(first[0])]:.3g}{f' (then {then})' if then else ''}."
+        )
+    return sentences + [MINIATURE] * (run.cfg.dataset.name == "shapes")
+
+
 def _edited_thresholds(
     masks: pd.DataFrame, edits: pd.DataFrame, own: Mapping[str, float]
 ) -> dict[str, float]:
@@ -228,7 +254,10 @@ def _figures(
         for stem, (which, rows) in whose.items():
             drawn = plot_pareto(rows, columns, axes[0], axes[1])
             charts = [pareto_chart(rows, columns, axes[0], axes[1])]
-            add(stem, PARETO[0] + which, PARETO[1], charts, drawn)
+            swept = rows.groupby(["editor", "method"])["threshold"].nunique().max() > 1
+            what = "One curve a method, one point a threshold." if swept else "One point a method."
+            caption = ONE_EDITOR if which else f"{what} {FRONT}"
+            add(stem, PARETO + which, caption, charts, drawn)
     if len(masks):
         add("dice", *DICE, dice_charts(masks), plot_dice(masks))
     return figures

@@ -114,20 +114,22 @@ function drawChart(host, chart, { height = 380, legend = true } = {}) {
 
   function draw() {
     const width = Math.max(260, plot.clientWidth);
-    const box = { left: 52, right: width - 14, top: 12, bottom: height - 44 };
     const [[x0, x1], [y0, y1]] = limits();
+    const levels = ticks(y0, y1, height > 300 ? 6 : 4);
+    const widest = Math.max(...levels.map(([, text]) => text.length));
+    const box = { left: 28 + 7 * widest, right: width - 14, top: chart.better ? 26 : 12, bottom: height - 44 };
     const x = (value) => box.left + ((value - x0) / (x1 - x0)) * (box.right - box.left);
     const y = (value) => box.bottom - ((value - y0) / (y1 - y0)) * (box.bottom - box.top);
     const root = svg("svg", { width, height, role: "group", "aria-label": `${chart.y} over ${chart.x}` });
     root.append(...axes());
     const taken = []; // rectangles that a label must not cover
     for (const { points, name } of chart.series) {
-      if (!off.has(name)) for (const p of points) taken.push([x(p.x) - 6, y(p.y) - 6, 12, 12]);
+      if (!off.has(name)) cover(points.map((p) => [x(p.x), y(p.y)]));
     }
     for (const level of chart.levels ?? []) {
       root.append(
         svg("line", { class: "level", x1: box.left, x2: box.right, y1: y(level.y), y2: y(level.y) }),
-        label(level.name, [[box.right - 4, y(level.y) - 4, "end"], [box.right - 60, y(level.y) - 4, "end"], [box.right - 120, y(level.y) - 4, "end"]], "quiet"),
+        label(level.name, along(box.right - 4, box.left + 60, y(level.y) - 4), "quiet"),
       );
     }
     if (chart.front?.length && !off.has("Pareto front")) {
@@ -137,8 +139,13 @@ function drawChart(host, chart, { height = 380, legend = true } = {}) {
         return post === "down" ? `H${x(px)}V${y(py)}` : `V${y(py)}H${x(px)}`;
       });
       root.append(svg("path", { class: "front-line", d: steps.join("") }));
+      cover(chart.front.flatMap(([px, py], i) => {
+        const [qx, qy] = chart.front[Math.max(0, i - 1)];
+        const [cx, cy] = post === "down" ? [px, qy] : [qx, py];
+        return [[x(cx), y(cy)], [x(px), y(py)]];
+      }));
     }
-    if (chart.better) root.append(...betterCorner());
+    if (chart.better) root.append(betterCorner());
     const groups = [];
     chart.series.forEach((series, s) => {
       if (off.has(series.name)) return;
@@ -172,8 +179,7 @@ function drawChart(host, chart, { height = 380, legend = true } = {}) {
       if (typeof series.look !== "number") {
         const { x: px, y: py } = series.points[0];
         const [cx, cy] = [x(px), y(py)];
-        const spots = [[cx + 11, cy + 4, "start"], [cx - 11, cy + 4, "end"], [cx, cy - 12, "middle"], [cx, cy + 20, "middle"], [cx + 9, cy - 10, "start"], [cx + 9, cy + 18, "start"], [cx - 9, cy + 18, "end"], [cx - 9, cy - 10, "end"]];
-        root.append(label(series.name, spots, "quiet"));
+        root.append(label(series.name, around(cx, cy), "quiet"));
       }
     });
     const focused = document.activeElement?.closest?.(".plot") === plot;
@@ -233,7 +239,7 @@ function drawChart(host, chart, { height = 380, legend = true } = {}) {
           svg("text", { class: "tick", x: x(value), y: box.bottom + 17, "text-anchor": "middle" }, text),
         );
       }
-      for (const [value, text] of ticks(y0, y1, height > 300 ? 6 : 4)) {
+      for (const [value, text] of levels) {
         parts.push(
           svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y(value), y2: y(value) }),
           svg("text", { class: "tick", x: box.left - 7, y: y(value) + 4, "text-anchor": "end" }, text),
@@ -248,34 +254,67 @@ function drawChart(host, chart, { height = 380, legend = true } = {}) {
       return parts;
     }
 
+    /** Above the plot, where no point can lie. */
     function betterCorner() {
-      const [dx, dy] = chart.better.map((direction) => (direction === "up" ? 1 : -1));
-      const cx = dx > 0 ? box.right - 8 : box.left + 8;
-      const cy = dy > 0 ? box.top + 8 : box.bottom - 8;
-      const [tx, ty] = [cx - dx * 26, cy + dy * 20];
-      taken.push([Math.min(cx, tx) - 20, Math.min(cy, ty) - 6, 66, 40]);
-      return [
-        svg("path", { class: "better", d: `M${tx} ${ty}L${cx} ${cy}M${cx} ${cy + dy * 8}V${cy}H${cx - dx * 8}` }),
-        svg("text", { class: "quiet", x: tx - dx * 4, y: ty + dy * 8 + 4, "text-anchor": dx > 0 ? "end" : "start" }, "better"),
-      ];
+      const [right, up] = chart.better.map((direction) => direction === "up");
+      const arrow = up ? (right ? "↗" : "↖") : right ? "↘" : "↙";
+      const at = { class: "quiet", x: right ? box.right : box.left, y: 14, "text-anchor": right ? "end" : "start" };
+      return svg("text", at, `${arrow} better`);
     }
 
-    /** Text at the first of the spots (x, y, anchor) where it covers nothing. */
+    /** Keep labels off a series' markers and the lines between them. */
+    function cover(points) {
+      points.forEach(([px, py], i) => {
+        taken.push([px - 7, py - 7, 14, 14]);
+        if (!i) return;
+        const [qx, qy] = points[i - 1];
+        const count = Math.floor(Math.hypot(px - qx, py - qy) / 5);
+        for (let n = 1; n < count; n++) {
+          taken.push([qx + ((px - qx) * n) / count - 2, qy + ((py - qy) * n) / count - 2, 4, 4]);
+        }
+      });
+    }
+
+    /** Spots (x, y, anchor) around a point, the nearest first; far ones also name the point. */
+    function around(cx, cy) {
+      const spots = [];
+      for (const reach of [11, 20, 32, 46]) {
+        for (const dy of [0, -0.8, 0.8]) {
+          for (const side of [1, -1]) spots.push([cx + side * reach, cy + 4 + dy * reach, side > 0 ? "start" : "end"]);
+        }
+        spots.push([cx, cy - reach, "middle"], [cx, cy + reach + 9, "middle"]);
+        if (reach > 20) for (const spot of spots.slice(-8)) spot.push([cx, cy]);
+      }
+      return spots;
+    }
+
+    /** Spots on a level, from its right end on. */
+    function along(right, left, at) {
+      return Array.from({ length: Math.max(1, Math.floor((right - left) / 24)) }, (_, i) => [right - 24 * i, at, "end"]);
+    }
+
+    /** Text at the first of the spots where it covers nothing; if there is none, the tip names it. */
     function label(text, spots, kind) {
-      const wide = text.length * 6.4;
+      const wide = text.length * 6.6;
       const rectangle = ([px, py, anchor]) => [
         anchor === "start" ? px : anchor === "end" ? px - wide : px - wide / 2,
         py - 10,
         wide,
         13,
       ];
-      const inside = ([rx, ry, rw]) => rx >= box.left && rx + rw <= width && ry > 0 && ry < box.bottom - 6;
+      const inside = ([rx, ry, rw]) => rx >= box.left && rx + rw <= width && ry > box.top - 8 && ry < box.bottom - 13;
       const free = (r) =>
         inside(r) &&
         taken.every((t) => r[0] + r[2] < t[0] || t[0] + t[2] < r[0] || r[1] + r[3] < t[1] || t[1] + t[3] < r[1]);
-      const spot = spots.find((at) => free(rectangle(at))) ?? spots[0];
+      const spot = spots.find((at) => free(rectangle(at)));
+      if (!spot) return "";
       taken.push(rectangle(spot));
-      return svg("text", { class: kind, x: spot[0], y: spot[1], "text-anchor": spot[2] }, text);
+      const [px, py, anchor, from] = spot;
+      const words = svg("text", { class: kind, x: px, y: py, "text-anchor": anchor }, text);
+      if (!from) return words;
+      const [fx, fy] = from;
+      const at = { class: "leader", x1: fx, y1: fy, x2: px, y2: py + (py < fy ? 3 : -4) };
+      return svg("g", {}, svg("line", at), words);
     }
   }
 

@@ -8,7 +8,7 @@ const steps = Math.max(1, ...methods.map(({ thresholds }) => thresholds.length))
 const types = [...new Set(report.samples.map(({ type }) => type))].sort((a, b) => a - b);
 const CARD = 160; // longer side in pixels at which a card's maps are drawn
 const DETAIL = 512;
-const PAGE = 24; // cards added at a time
+const PAGE = innerWidth > 760 ? 24 : 8; // cards added at a time
 
 /** step: place of all methods in their sweeps, null: each at its chosen threshold. */
 const state = { step: null, view: "mask", type: "", words: [], sort: "id", by: 0, grouped: true };
@@ -234,6 +234,7 @@ function diceCaption(sample, look, method) {
 const OTHERS = { none: "edit without a mask", oracle: "edit under the annotated mask" };
 /** Edits are called by their mask, where there are several editors "editor, mask". */
 const maskOf = (name) => name.split(", ").at(-1);
+const editorOf = (name) => name.split(", ").slice(0, -1).join(", ");
 const editLabel = (name) => name.replace(/(^|, )none$/, "$1no mask");
 const editLook = (name) => {
   const at = methods.findIndex(({ method }) => method === maskOf(name));
@@ -373,8 +374,12 @@ const VIEWS = { mask: "Masks", heat: "Heat maps", edit: "Edits" };
 const LEGENDS = {
   mask: "Masks: white right, orange too much, blue missed.",
   heat: "Soft maps over the grey picture, each from its lowest to its highest value.",
-  edit: "Edits under masks at the best of the thresholds that were edited under (beside the name); the slider does not change them.",
+  edit: methods.length
+    ? "Edits under masks at the best of the thresholds that were edited under (beside the name); the slider does not change them."
+    : "Edits as they were made.",
 };
+/** Why an edit's threshold is not the mask's. */
+const EDITED = "Edits were made at fewer thresholds than masks were scored at: shown is each method's edit at the best of those, and the slider does not change it.";
 
 function buildControls() {
   const form = document.getElementById("controls");
@@ -518,10 +523,12 @@ function detailOf(index) {
   const columns = h("div", { class: "columns" });
   const column = (title, ...figures) => columns.append(h("section", { class: "column" }, h("h3", {}, ...title), ...figures));
   const figure = (kind, box, ...caption) => h("figure", { class: kind }, box, h("figcaption", {}, ...caption));
+  const others = Object.entries(sample.edits).filter(([name]) => !methods.some(({ method }) => method === name));
+  const editors = [...new Set(others.map(([name]) => editorOf(name)).filter(Boolean))];
   column(["sample"],
     figure("top", tiles.picture(sample.source, "source"), "source"),
     ...(sample.annotated ? [figure("middle", tiles.annotation(), "annotated mask")] : []),
-    ...(sample.target ? [figure("bottom", tiles.picture(sample.target, "true edit"), "true edit")] : []));
+    ...(sample.target && !editors.length ? [figure("bottom", tiles.picture(sample.target, "true edit"), "true edit")] : []));
   for (const [look, method] of methods.entries()) {
     const name = method.method;
     const cut = h("span");
@@ -532,12 +539,19 @@ function detailOf(index) {
       figure("middle", tiles.map(method, "mask"), cut, ...caption),
       ...(sample.edits[name] ? [figure("bottom", tiles.picture(sample.edits[name], `edit: ${name}`), `edit at ${shown(method.edited)}`)] : []));
   }
-  const others = Object.entries(sample.edits).filter(([name]) => !methods.some(({ method }) => method === name));
-  for (let i = 0; i < others.length; i += 2) {
-    const pair = others.slice(i, i + 2);
+  const alone = others.filter(([name]) => !editorOf(name));
+  for (let i = 0; i < alone.length; i += 2) {
+    const pair = alone.slice(i, i + 2);
     column([methods.length ? "for comparison" : "edits"], ...pair.map(([name, file], at) =>
       figure(["middle", "bottom"][at], tiles.picture(file, `edit: ${editLabel(name)}`), OTHERS[name] ?? editLabel(name))));
   }
+  const byEditor = editors.map((editor) =>
+    h("section", {}, h("h3", {}, `Edits by ${editor}`), h("div", { class: "edits" },
+      ...(sample.target ? [figure("", tiles.picture(sample.target, "true edit"), "true edit")] : []),
+      ...others.filter(([name]) => editorOf(name) === editor).map(([name, file]) => {
+        const [mask, cut] = [editLabel(maskOf(name)), editCut(name)];
+        return figure("", tiles.picture(file, `edit: ${editLabel(name)}`), cut === null ? mask : `${mask} at ${shown(cut)}`);
+      }))));
   tiles.failed = (message) => columns.before(h("p", { class: "note" }, `Maps and masks cannot be drawn: ${message}.`));
   const below = h("div", { class: "below" });
   const curves = diceCurves(sample, below);
@@ -553,8 +567,8 @@ function detailOf(index) {
     types.length > 1 ? h("p", { class: "type" }, report.types[sample.type]) : null,
     prompts(sample),
     methods.length ? thresholdControl("detail") : null,
-    columns, below,
-    h("p", { class: "note" }, LEGENDS.mask, " Dice as scored at full size."),
+    columns, ...byEditor, below,
+    methods.length ? h("p", { class: "note" }, LEGENDS.mask, " Dice as scored at full size. ", Object.keys(sample.edits).length ? EDITED : "") : null,
   ].filter(Boolean);
 }
 
@@ -581,8 +595,8 @@ function scoreTable(scores, host) {
   if (!rows.length || !report.metrics.length) return;
   const cell = (value, { digits }) => h("td", {}, value === null ? "–" : value.toFixed(digits));
   host.append(h("figure", { class: "figure" }, h("h3", {}, "Scores of the edits shown"), h("div", { class: "scroll" }, h("table", {},
-    h("thead", {}, h("tr", {}, h("th", { class: "text", scope: "col" }, "Mask"), ...report.metrics.map(({ label }) => h("th", { scope: "col" }, label)))),
+    h("thead", {}, h("tr", {}, h("th", { class: "text key", scope: "col" }, "Mask"), ...report.metrics.map(({ label }) => h("th", { scope: "col" }, label)))),
     h("tbody", {}, ...rows.map(([name, values]) => h("tr", {},
-      h("th", { class: "text", scope: "row" }, swatch(editLook(name)), " ", editLabel(name)),
+      h("th", { class: "text key", scope: "row" }, swatch(editLook(name)), " ", editLabel(name)),
       ...values.map((value, i) => cell(value, report.metrics[i])))))))));
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure
 
 from piebench_masks.metrics.column import Column
@@ -157,11 +158,12 @@ def _label(figure: Figure, needed: Sequence[_Label], wanted: Sequence[_Label]) -
     corners = axes.get_window_extent().get_points() * points
     taken = [np.empty((0, 4))]  # boxes: left, low, right, high
     for line in axes.lines:
-        way = axes.transData.transform(line.get_xydata()) * points
+        at = axes.transData.transform(line.get_xydata()) * points
+        way = np.transpose(STEP_LOOKUP_MAP[line.get_drawstyle()](*at.T))
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in pairwise(way)]
-        path = np.concatenate(steps) if steps and line.get_linestyle() != "None" else way[:0]
+        path = np.concatenate(steps) if steps and line.get_linestyle() != "None" else at[:0]
         half = max(4.0, line.get_markersize() / 2 + 1)
-        taken += [np.hstack([at - size, at + size]) for at, size in ((way, half), (path, 2))]
+        taken += [np.hstack([of - size, of + size]) for of, size in ((at, half), (path, 2))]
     boxes = np.concatenate(taken)
     for text, x, y, colour in (*needed, *wanted):
         at = axes.transData.transform((x, y)) * points

@@ -107,6 +107,8 @@ def test_page_names_nothing_outside_its_folder(report):
 def test_page_has_the_tables_with_their_best_values_and_the_charts(report, segmentation):
     page = Page(report)
     assert [a for tag, a in page.tags if tag == "td" and "best" in (a["class"] or "")]
+    rows = [(a.get("class") or "").split() for tag, a in page.tags if tag == "tr"]
+    assert [classes for classes in rows if "muted" in classes] == [["section", "muted"]]
     assert EDIT_TYPES[4] in page.text and "Trade-off & more" in page.text
     pareto, dice = index(report)["figures"]
     by_name = {series["name"]: series["points"] for series in pareto[0]["series"]}

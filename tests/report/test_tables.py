@@ -82,6 +82,9 @@ def test_oracle_never_ranks(segmentation, editing, columns):
     assert len(edited.best) == 2
     assert len(edited.frame) - 1 not in {row for row, _ in edited.best}
     assert edited.sections == {len(edited.frame) - 1}
+    assert edited.muted == edited.sections
+    methods = method_table(segmentation)
+    assert {methods.frame["method"][row] for row in methods.muted} == {"full", "oracle"}
 
 
 def test_trivial_masks_never_rank_and_a_lone_or_equal_value_is_not_best(

@@ -48,7 +48,8 @@ class Table:
     """A finished table: raw numbers in ``frame`` (rows 0..n-1) and how to show them.
 
     Shown are the columns in ``formats``, in that order; a csv file has all columns, unrounded.
-    ``best`` marks cells (row, column); before the rows in ``sections`` a rule is drawn.
+    ``best`` marks cells (row, column); before the rows in ``sections`` a rule is drawn; the rows in
+    ``muted`` are there for comparison and stand back on the page.
     """
 
     title: str
@@ -57,6 +58,7 @@ class Table:
     notes: tuple[str, ...] = ()
     best: frozenset[tuple[int, str]] = frozenset()
     sections: frozenset[int] = frozenset()
+    muted: frozenset[int] = frozenset()
 
     def noted(self, note: str) -> "Table":
         return replace(self, notes=(*self.notes, note))

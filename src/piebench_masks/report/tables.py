@@ -172,6 +172,7 @@ def method_table(
         ),
         best=_best_in_columns(frame, formats, scores),
         sections=frozenset(frame.index[frame["method"].isin(BASELINES)][:1]),
+        muted=frozenset(frame.index[frame["method"].isin(BASELINES)]),
     )
 
 
@@ -301,6 +302,7 @@ def editing_table(
         ),
         best=_best_in_columns(frame, formats, directions, ~oracle),
         sections=frozenset(frame.index[oracle][:1]),
+        muted=frozenset(frame.index[frame["method"].isin(BASELINES) | oracle]),
     )
 
 

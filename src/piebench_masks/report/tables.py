@@ -287,7 +287,7 @@ def editing_table(
     if painted:
         parts = ("nfe_inverse", "nfe_forward")
         formats["nfe"] = Format("NFE [inverse, forward]", digits=0, interval=parts)
-    oracle = frame["mask_source"] == "oracle"
+    oracle, trivial = frame["mask_source"] == "oracle", frame["method"].isin(BASELINES)
     cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}
     return Table(
@@ -297,7 +297,8 @@ def editing_table(
         notes=(
             "Means over samples unless a column says median; undefined values left out.",
             *_fewer(groups, shown),
-            TRIVIAL,
+            *([TRIVIAL] if trivial.any() else []),
+            *(["Edits under the annotated mask do not rank."] if (oracle & ~trivial).any() else []),
             *([cost] if painted else []),
         ),
         best=_best_in_columns(frame, formats, directions, ~oracle),

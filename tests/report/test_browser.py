@@ -257,7 +257,7 @@ def test_a_sample_is_opened_by_click_walked_from_and_closed(opened, rows):
     assert dialog.get_by_role("row").all_inner_texts()[1].split() == ["ours", "12.30", "20.50", "–"]
     page.keyboard.press("Escape")
     dialog.wait_for(state="hidden")
-    page.wait_for_function("!location.hash.includes('sample')")
+    page.wait_for_function("() => !location.hash.includes('sample')")
     assert page.evaluate("document.activeElement.textContent") == "s06"
     page.go_back()
     dialog.wait_for()

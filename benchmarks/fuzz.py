@@ -452,7 +452,7 @@ TARGETS = {
         Target(edits_elsewhere, 1000, 30),
         Target(parsed_table, 1500, 30),
         Target(baseline, 1000, 20),
-        Target(config, 1000, 20),
+        Target(config, 1000, 60),
     )
 }
 

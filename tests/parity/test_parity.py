@@ -10,14 +10,22 @@ import numpy as np
 import pytest
 from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
 from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
-from families import FAMILIES, Check, official_scores
+from families import FAMILIES, Check, editing_metrics, official_scores
 from goldens import Goldens
 
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family",
+    [
+        # Half of all families' time; the official evaluator's scores are compared every time.
+        pytest.param(family, marks=pytest.mark.slow if family is editing_metrics else ())
+        for family in FAMILIES
+    ],
+    ids=lambda family: family.__name__,
+)
 def test_the_references_figures(goldens: Goldens, family: Any) -> None:
     checks = [found for pair in goldens.pairs for found in family(pair)]
     assert checks

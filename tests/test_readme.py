@@ -34,7 +34,7 @@ COMMANDS = {
     "piebench-masks -m name=strengths strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
         f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"
     ),
-    "piebench-masks hparams_search=optuna hparams_search.objective=dice": (
+    "piebench-masks hparams_search=optuna hparams_search.objective=dice name=search": (
         f"{QUICK} hparams_search.trials=1"
     ),
     "PYTHONPATH=. piebench-masks experiment=demo name=agreement "
@@ -138,6 +138,10 @@ def run(command: str, place: Path, more: str = "") -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert "@@" not in README and "TODO" not in README
 
 
 def test_no_command_is_left_out() -> None:

@@ -182,7 +182,7 @@ def usable_device(name: str) -> torch.device:
         there = torch.cuda.device_count() or "no"
         raise BenchmarkError(
             f"device {name} cannot be used ({str(error).splitlines()[0]}); there are {there} CUDA "
-            "devices here: use device=cpu"
+            "devices here; device=cpu needs none"
         ) from error
     return device
 

@@ -95,7 +95,7 @@ def audit(
             "reference": Format("compat: reference"),
             "exact": Format("compat: exact"),
         },
-        notes=("The csv file lists the samples' ids.",),
+        notes=("audit.csv, in the run's results folder, lists the samples' ids.",),
     )
 
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.report.names import SECONDARY, edit_names
+from piebench_masks.report.names import SECONDARY
 from piebench_masks.report.results import Results, read_run
 
 USAGE = """piebench-masks show results/RUN [results/RUN ...]
@@ -94,7 +94,13 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _side_by_side(runs: dict[str, Results]) -> list[Table]:
     """A row a method, a column a run: Dice, then the edits' scores; the best of a row is bold."""
     tables = []
-    frames = {n: _editing(run) for n, run in runs.items()}
+    edits = {n: run.tables.get("editing", pd.DataFrame()) for n, run in runs.items()}
+    # Told apart by the method alone or, where any run has several, by the editor too.
+    several = any(frame["editor"].nunique() > 1 for frame in edits.values() if len(frame))
+    frames = {
+        n: frame.assign(method=frame["editor"] + ", " + frame["method"]) if several else frame
+        for n, frame in edits.items()
+    }
     for column in dict.fromkeys(str(c) for frame in frames.values() for c in frame):
         for start, (end, better) in COMPARED.items():
             if column.startswith(start) and column.endswith(end):
@@ -102,12 +108,6 @@ def _side_by_side(runs: dict[str, Results]) -> list[Table]:
     masks = {n: run.tables.get("mask_methods", pd.DataFrame()) for n, run in runs.items()}
     tables.append(_compared("Dice, at each run's best threshold", masks, "dice", max))
     return [table for table in tables if table.row_count]
-
-
-def _editing(run: Results) -> pd.DataFrame:
-    """The editing table, its rows told apart by the method alone or, if need be, the editor too."""
-    frame = run.tables.get("editing", pd.DataFrame(columns=["editor", "method"]))
-    return frame.assign(method=edit_names(frame))
 
 
 def _compared(

@@ -120,6 +120,8 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
     counts = (frame["p"] < LEVEL) & (frame["worse"].abs() >= frame["shown"])
     frame["verdict"] = np.where(counts, verdict, "same")
     frame = frame.drop(columns=["worse", "shown"])
+    most = int(frame["n"].max()) if len(frame) else 0
+    few = 2.0 ** (1 - most) > LEVEL  # the smallest p that as many signs can have
     return Table(
         title=f"Against the baseline{_made(how)}",
         frame=frame,
@@ -137,6 +139,7 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
             f"Worse: {(frame['verdict'] == 'worse').sum()}, "
             f"better: {(frame['verdict'] == 'better').sum()}, "
             f"same: {(frame['verdict'] == 'same').sum()}.",
+            *([f"With {most} samples no difference can be significant."] if few else []),
         ),
         best=frozenset((int(row), "verdict") for row in frame.index[frame["verdict"] != "same"]),
         sections=frozenset(int(r) for r in frame.index[frame["edit_type"] == "Overall"][1:]),

@@ -3,12 +3,14 @@
 What Prompt-to-Prompt, MasaCtrl and Plug-and-Play have in common; knows none of them.
 """
 
+from collections.abc import Collection, Hashable
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from piebench_masks.diffusion.attention import AttentionControl
+from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
 from piebench_masks.editing.editor import Edited
 from piebench_masks.editing.inversion import Inversion
@@ -30,20 +32,63 @@ class Steering(Protocol):
 
 
 class Kept:
-    """Tensors of B rows under names, of rows that a control is shown some at a time."""
+    """Tensors of B rows under keys, of rows that a control is shown some at a time."""
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._tensors: dict[str, Tensor] = {}
+        self._tensors: dict[Hashable, Tensor] = {}
 
-    def put(self, name: str, rows: Tensor, values: Tensor) -> None:
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._tensors
+
+    def put(self, key: Hashable, rows: Tensor, values: Tensor) -> None:
         """rows: which of the B the ``values`` [rows, ...] are."""
-        if name not in self._tensors:
-            self._tensors[name] = values.new_empty(self._count, *values.shape[1:])
-        self._tensors[name][rows] = values
+        if key not in self._tensors:
+            self._tensors[key] = values.new_empty(self._count, *values.shape[1:])
+        self._tensors[key][rows] = values
 
-    def get(self, name: str, rows: Tensor) -> Tensor:
-        return self._tensors[name][rows]
+    def get(self, key: Hashable, rows: Tensor) -> Tensor:
+        return self._tensors[key][rows]
+
+
+class Injection(AttentionControl):
+    """Keeps the sources' features (owner is None), or puts the owner's in the place of its own.
+
+    projections: which of query, key and value, of self-attention in these transformer blocks.
+    """
+
+    def __init__(
+        self,
+        kept: Kept,
+        projections: Collection[str],
+        blocks: Collection[int],
+        owner: Tensor | None,
+        resnets: tuple[str, ...] = (),
+    ) -> None:
+        self.kept, self.projections, self.blocks = kept, projections, blocks
+        self.owner, self.resnets = owner, resnets
+
+    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
+        if layer.is_cross or layer.block not in self.blocks:
+            return None
+        if self.owner is None:
+            for name in self.projections:
+                self.kept.put((layer, name), self.rows, getattr(projections, name))
+            return None
+        owner = self.owner[self.rows]
+        query, key, value = (
+            self.kept.get((layer, name), owner)
+            if name in self.projections
+            else getattr(projections, name)
+            for name in ("query", "key", "value")
+        )
+        return F.scaled_dot_product_attention(query, key, value)
+
+    def residual(self, name: str, hidden: Tensor) -> Tensor:
+        if self.owner is None:
+            self.kept.put(name, self.rows, hidden)
+            return hidden
+        return self.kept.get(name, self.owner[self.rows])
 
 
 @torch.inference_mode()

@@ -6,12 +6,11 @@ Mutual self-attention for the branches of editing/branches.py; knows no masks an
 import math
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
-from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
+from piebench_masks.diffusion.attention import AttentionControl
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.branches import Injection, Kept, sample_edits
 from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
@@ -56,7 +55,11 @@ class MasaCtrl:
             backbone.encode_prompts(sources.target_prompts),
             masks,
             owner,
-            _Mutual(len(sources.source_prompts), self.start_step, self.start_block * blocks),
+            _Mutual(
+                len(sources.source_prompts),
+                self.start_step,
+                range(math.ceil(self.start_block * blocks), blocks),
+            ),
             guidance=self.guidance,
         )
 
@@ -64,40 +67,20 @@ class MasaCtrl:
 class _Mutual:
     """The steering: the sources' keys and values of one step."""
 
-    def __init__(self, sources: int, start_step: int, start_block: float) -> None:
-        self.start_step, self.start_block = start_step, math.ceil(start_block)
+    def __init__(self, sources: int, start_step: int, blocks: range) -> None:
+        self.start_step, self.blocks = start_step, blocks
         self.kept = Kept(sources)
 
     def source(self, step: int) -> AttentionControl | None:
-        return _MutualSelfAttention(self.kept, self.start_block) if self._acts(step) else None
+        return self._injection(step, None)
 
     def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
-        if not self._acts(step):
-            return None
-        return _MutualSelfAttention(self.kept, self.start_block, owner)
+        return self._injection(step, owner)
 
     def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
         return y
 
-    def _acts(self, step: int) -> bool:
-        return step >= self.start_step
-
-
-class _MutualSelfAttention(AttentionControl):
-    """Keeps the sources' keys and values (owner is None), or attends to those of the owner."""
-
-    def __init__(self, kept: Kept, start_block: int, owner: Tensor | None = None) -> None:
-        self.kept, self.start_block, self.owner = kept, start_block, owner
-
-    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
-        if layer.is_cross or layer.block < self.start_block:
+    def _injection(self, step: int, owner: Tensor | None) -> AttentionControl | None:
+        if step < self.start_step:
             return None
-        key, value = f"{layer.block} key", f"{layer.block} value"
-        if self.owner is None:
-            self.kept.put(key, self.rows, projections.key)
-            self.kept.put(value, self.rows, projections.value)
-            return None
-        owner = self.owner[self.rows]
-        return F.scaled_dot_product_attention(
-            projections.query, self.kept.get(key, owner), self.kept.get(value, owner)
-        )
+        return Injection(self.kept, ("key", "value"), self.blocks, owner)

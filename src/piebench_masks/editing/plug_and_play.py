@@ -6,13 +6,12 @@ Self-attention and residuals for the branches of editing/branches.py; knows no m
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
+from piebench_masks.diffusion.attention import AttentionControl
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.ddim import ddim_step
-from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.branches import Injection, Kept, sample_edits
 from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
@@ -104,37 +103,10 @@ class _PluggedIn:
         return y
 
     def _features(self, step: int, owner: Tensor | None) -> AttentionControl:
-        return _Features(
+        return Injection(
             self.kept,
+            ("query", "key"),
             self.blocks if step < self.attention_steps else set(),
-            self.resnets if step < self.feature_steps else (),
             owner,
+            self.resnets if step < self.feature_steps else (),
         )
-
-
-class _Features(AttentionControl):
-    """Keeps the sources' features (owner is None), or puts the owner's in the place of its own."""
-
-    def __init__(
-        self, kept: Kept, blocks: set[int], resnets: tuple[str, ...], owner: Tensor | None
-    ) -> None:
-        self.kept, self.blocks, self.resnets, self.owner = kept, blocks, resnets, owner
-
-    def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
-        if layer.is_cross or layer.block not in self.blocks:
-            return None
-        query, key = f"{layer.block} query", f"{layer.block} key"
-        if self.owner is None:
-            self.kept.put(query, self.rows, projections.query)
-            self.kept.put(key, self.rows, projections.key)
-            return None
-        owner = self.owner[self.rows]
-        return F.scaled_dot_product_attention(
-            self.kept.get(query, owner), self.kept.get(key, owner), projections.value
-        )
-
-    def residual(self, name: str, hidden: Tensor) -> Tensor:
-        if self.owner is None:
-            self.kept.put(name, self.rows, hidden)
-            return hidden
-        return self.kept.get(name, self.owner[self.rows])

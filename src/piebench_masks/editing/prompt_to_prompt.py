@@ -20,7 +20,7 @@ from piebench_masks.diffusion.attention import (
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
-from piebench_masks.editing.branches import sample_edits
+from piebench_masks.editing.branches import Kept, sample_edits
 from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.editing.inversion import Inversion
 from piebench_masks.errors import BenchmarkError
@@ -261,8 +261,7 @@ class SourceAttention(AttentionControl):
     ) -> None:
         self.recorder = recorder
         self.keeps_cross, self.self_queries = keeps_cross, self_queries
-        self.cross: dict[Layer, Tensor] = {}
-        self.own: dict[Layer, Tensor] = {}
+        self.cross, self.own = Kept(len(recorder.maps)), Kept(len(recorder.maps))
 
     def select(self, rows: Tensor) -> None:
         super().select(rows)
@@ -272,14 +271,10 @@ class SourceAttention(AttentionControl):
         if layer.is_cross:
             self.recorder.attend(layer, projections)
             if self.keeps_cross:
-                self._keep(self.cross, layer, projections.probabilities)
+                self.cross.put(layer, self.rows, projections.probabilities)
         elif projections.queries <= self.self_queries:
-            self._keep(self.own, layer, torch.stack([projections.query, projections.key], dim=1))
-
-    def _keep(self, kept: dict[Layer, Tensor], layer: Layer, found: Tensor) -> None:
-        if layer not in kept:
-            kept[layer] = found.new_empty(len(self.recorder.maps), *found.shape[1:])
-        kept[layer][self.rows] = found
+            pair = torch.stack([projections.query, projections.key], dim=1)
+            self.own.put(layer, self.rows, pair)
 
 
 class EditAttention(AttentionControl):
@@ -307,7 +302,7 @@ class EditAttention(AttentionControl):
     def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
         sample = self.owner[self.rows]
         if layer in self.source.own:
-            query, key = self.source.own[layer][sample].unbind(dim=1)
+            query, key = self.source.own.get(layer, sample).unbind(dim=1)
             return F.scaled_dot_product_attention(
                 query, key, projections.value, scale=projections.scale
             )
@@ -315,7 +310,7 @@ class EditAttention(AttentionControl):
             self.recorder.attend(layer, projections)
             return None
         probabilities = (
-            self.source.cross[layer][sample] @ self.share[sample, None]
+            self.source.cross.get(layer, sample) @ self.share[sample, None]
             + projections.probabilities * self.own[sample, None, None]
         )
         if projections.queries == self.recorder.maps[0].numel():

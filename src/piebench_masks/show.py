@@ -15,7 +15,7 @@ from rich.text import Text
 
 from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.report.names import SECONDARY
+from piebench_masks.report.names import SECONDARY, edit_names
 from piebench_masks.report.results import Results, read_run
 
 USAGE = """piebench-masks show results/RUN [results/RUN ...]
@@ -94,13 +94,10 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _side_by_side(runs: dict[str, Results]) -> list[Table]:
     """A row a method, a column a run: Dice, then the edits' scores; the best of a row is bold."""
     tables = []
-    edits = {n: run.tables.get("editing", pd.DataFrame()) for n, run in runs.items()}
-    # Told apart by the method alone or, where any run has several, by the editor too.
-    several = any(frame["editor"].nunique() > 1 for frame in edits.values() if len(frame))
-    frames = {
-        n: frame.assign(method=frame["editor"] + ", " + frame["method"]) if several else frame
-        for n, frame in edits.items()
-    }
+    none = pd.DataFrame(columns=["editor", "method"])
+    edits = {n: run.tables.get("editing", none) for n, run in runs.items()}
+    several = any(frame["editor"].nunique() > 1 for frame in edits.values())
+    frames = {n: f.assign(method=edit_names(f, several=several)) for n, f in edits.items()}
     for column in dict.fromkeys(str(c) for frame in frames.values() for c in frame):
         for start, (end, better) in COMPARED.items():
             if column.startswith(start) and column.endswith(end):

@@ -9,10 +9,10 @@ SECONDARY = ("NFE", "Mask area", "MSE", "SSIM", "PSNR", "n")
 """How the headers of columns start that a narrow terminal does without."""
 
 
-def edit_names(rows: pd.DataFrame) -> pd.Series:
-    """What the edits in rows are called: by their mask method, after the editor if it is not the
-    only one.
+def edit_names(rows: pd.DataFrame, *, several: bool | None = None) -> pd.Series:
+    """What the edits in rows are called: by their mask method, after the editor if there are
+    ``several``; None: if the rows have more than one.
     """
-    if rows["editor"].nunique() < 2:
-        return rows["method"]
-    return rows["editor"] + ", " + rows["method"]
+    if several is None:
+        several = rows["editor"].nunique() > 1
+    return rows["editor"] + ", " + rows["method"] if several else rows["method"]

@@ -36,10 +36,10 @@ from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.run import Run
-from piebench_masks.runner import Batch, Stage
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
 from piebench_masks.stages.masks import Masks
+from piebench_masks.stages.stage import Batch, Stage
 from piebench_masks.store import Folder
 
 OVERRIDES = (

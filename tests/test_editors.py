@@ -24,9 +24,9 @@ from piebench_masks.editing.editor import Edited, Sources
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
-from piebench_masks.runner import Batch
 from piebench_masks.stages.edit import Edit, Painted
 from piebench_masks.stages.parse import parse
+from piebench_masks.stages.stage import Batch
 
 Start = Callable[..., tuple[int, str, Path]]
 TURBO = "piebench_masks.editing.turbo_edit.TurboEdit"

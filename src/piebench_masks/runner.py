@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import starmap
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -27,57 +27,14 @@ from rich.progress import (
 from rich.text import Text
 
 from piebench_masks.console import JsonConsole, say, wants_progress_bar
-from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.stages.stage import Batch, Failure, Stage
 from piebench_masks.store import Overwrite, StoreError
 
 log = logging.getLogger(__name__)
 LOG_EVERY = 10.0
 """Seconds between two lines of progress where there is no terminal, at least."""
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a stage has to do for one sample; ``todo`` is the stage's own (methods, masks, ...)."""
-
-    sample: Sample
-    todo: tuple[Any, ...]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One item that could not be computed, and why. ``item`` is the stage's word for it."""
-
-    stage: str
-    sample_id: str
-    item: str
-    reason: str
-
-
-Batch = Sequence[Work]
-
-
-class Stage(Protocol):
-    """A step whose results are one artifact per sample and item.
-
-    ``pending`` lists what is missing (``everything``: all there is). Before the first batch a
-    process calls ``prepare``, which loads the networks: what fails there fails for every item and
-    ends the run. A batch is then read from files (``load``), computed (``compute``, of what was
-    loaded) and written (``store``, of what was computed), which returns the items that failed;
-    ``load`` and ``store`` run on other threads, beside the computing of other batches. ``finish``
-    follows the last batch of all processes.
-    """
-
-    name: str
-    item: str
-
-    def prepare(self) -> None: ...
-    def pending(self, *, everything: bool = False) -> list[Work]: ...
-    def load(self, batch: Batch) -> Any: ...
-    def compute(self, batch: Batch, loaded: Any) -> Any: ...
-    def store(self, batch: Batch, computed: Any) -> list[Failure]: ...
-    def finish(self) -> None: ...
 
 
 @dataclass

@@ -23,7 +23,8 @@ from piebench_masks.executors.workers import (
     shared_out,
 )
 from piebench_masks.run import Run
-from piebench_masks.runner import Batch, Executor, Outcome, Stage, run_batches
+from piebench_masks.runner import Executor, Outcome, run_batches
+from piebench_masks.stages.stage import Batch, Stage
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run
-from piebench_masks.runner import Batch, Executor, Outcome, Stage, run_batches
+from piebench_masks.runner import Executor, Outcome, run_batches
 from piebench_masks.stages import stage_of
+from piebench_masks.stages.stage import Batch, Stage
 
 log = getLogger(__name__)
 RESTARTS = 3

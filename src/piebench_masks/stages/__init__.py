@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
-from piebench_masks.runner import Stage
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.masks import Masks
 from piebench_masks.stages.score import EditScores, MaskScores
+from piebench_masks.stages.stage import Stage
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
     "masks": lambda run, samples: [Masks(run, samples)],

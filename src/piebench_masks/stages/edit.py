@@ -16,7 +16,6 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.editor import Sources
 from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name, once
-from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.stages.latents import (
     Source,
     latents_folder,
@@ -24,6 +23,7 @@ from piebench_masks.stages.latents import (
     model_image,
     posteriors,
 )
+from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.stages.variants import Variant, distinct, variants
 from piebench_masks.store import Folder
 

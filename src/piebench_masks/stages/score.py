@@ -24,11 +24,11 @@ from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
 from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name, once
-from piebench_masks.runner import Batch, Failure, Work
 from piebench_masks.settings import EXTERNAL
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_name, has_edit
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.masks import map_folder, map_name, read_map
+from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.stages.variants import Variant, distinct, edit_thresholds, variants
 from piebench_masks.store import Folder
 

@@ -66,7 +66,7 @@ def canonical(value: Any) -> Any:
 
 
 def files_identity(root: Path, files: Iterable[Path]) -> str:
-    """12 hex digits of the names below ``root`` and the contents of these files, and of no other."""
+    """12 hex digits of these files' names below ``root`` and contents, and of no other file."""
     digest = hashlib.sha256()
     for name, path in sorted((path.relative_to(root).as_posix(), path) for path in files):
         digest.update(name.encode() + b"\0")

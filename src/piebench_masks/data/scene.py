@@ -55,8 +55,8 @@ class Scene:
         if knows not in ("annotation", "word"):
             shown = replace(shown, blended_words="")
         if knows == "nothing":
-            blank = {"source_prompt": "", "target_prompt": ""}
-            shown = replace(shown, **blank, source_marked=(), target_marked=())
+            shown = replace(shown, source_prompt="", target_prompt="")
+            shown = replace(shown, source_marked=(), target_marked=())
         return shown
 
     def _changed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,12 +1,12 @@
-"""One resolved configuration and the parts it names, each loaded at its first use.
+"""One resolved configuration and the parts it names, each made at its first use.
 
 Every process of a run builds its own ``Run`` from the same configuration. Knows no stage.
 """
 
-import dataclasses
 import functools
+import inspect
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -14,23 +14,16 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
-from piebench_masks.editing.editor import Editor
+from piebench_masks.editing.editor import Editor, check_needs
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.metrics import Metric
 from piebench_masks.provenance import provenance
-from piebench_masks.settings import (
-    EXTERNAL,
-    METHOD_SETTINGS,
-    check,
-    check_editors,
-    check_part,
-    one_line,
-    require,
-)
+from piebench_masks.settings import EXTERNAL, check, check_editors, check_part, require
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
@@ -43,10 +36,16 @@ class Run:
 
     cfg: the composed configuration (conf/config.yaml).
     device: takes the place of ``cfg.device``: a worker process has one of its own.
+    identities: what ``identities`` gave in the process that started this one.
     Raises BenchmarkError where a value is missing or unknown.
     """
 
-    def __init__(self, cfg: DictConfig, device: str | None = None) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        device: str | None = None,
+        identities: Mapping[str, Any] | None = None,
+    ) -> None:
         require(cfg)
         check(cfg)
         self.cfg = cfg
@@ -54,7 +53,8 @@ class Run:
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
         self.parsed = 0  # samples that had to be parsed
-        self.kept: dict[tuple[Any, ...], Any] = {}
+        self.answers: dict[tuple[Any, ...], Any] = {}
+        self._identities = dict(identities or {})
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
 
@@ -65,32 +65,71 @@ class Run:
         assert isinstance(plain, dict)
         return {str(key): value for key, value in plain.items()}
 
+    @functools.cached_property
+    def artifacts(self) -> Artifacts:
+        origin = provenance() | {"device": str(self.device), "executor": self.section("executor")}
+        return Artifacts(Path(self.cfg.artifacts_dir), origin)
+
     def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
-        """The artifact folder of these parameters; new ones get this process's provenance."""
-        artifacts = Artifacts(Path(self.cfg.artifacts_dir))
+        """The artifact folder of these parameters; a dry run only looks at it."""
         if self.cfg.dry_run:
-            return artifacts.at(stage, parameters)
-        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
-        return artifacts.folder(stage, parameters, how)
+            return self.artifacts.at(stage, parameters)
+        return self.artifacts.folder(stage, parameters)
+
+    def identity(self, name: str) -> Any:
+        """What a part is in artifact keys: ``model``, ``mask.ours``, ``editor.turbo_edit`` ..."""
+        if name not in self._identities:
+            self._identities[name] = self._identify(name)
+        return self._identities[name]
+
+    @property
+    def identities(self) -> dict[str, Any]:
+        """Those of all parts that artifact keys name: hashed once, in the main process."""
+        names = [f"mask.{name}" for name in self.methods]
+        names += [f"editor.{name}" for name in self.editors]
+        names += [f"metrics.{name}" for name in self.metrics]
+        for name in ["model"] * self.uses_model + names:
+            self.identity(name)
+        return self._identities
+
+    def _identify(self, name: str) -> Any:
+        section, _, part = name.partition(".")
+        if section == "model":
+            return self._model_source[1]
+        parts: Mapping[str, Any]
+        parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}[section]
+        node = self.section(section).get(part) or {}
+        settings = {key: value for key, value in node.items() if not key.startswith("_")}
+        return part_identity(parts[part], settings)
 
     @functools.cached_property
-    def model_source(self) -> tuple[Path, str]:
+    def _model_source(self) -> tuple[Path, str]:
         """Folder and identity of the diffusion model; a hub model is downloaded if need be."""
         model = self.cfg.model
         return resolve_model(
             model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
         )
 
+    @property
+    def model_folder(self) -> Path:
+        return self._model_source[0]
+
     @functools.cached_property
     def sizes(self) -> tuple[int, int]:
         """Sides of the model's images and latents; the weights are not loaded for it."""
-        return model_sizes(self.model_source[0])
+        return model_sizes(self.model_folder)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether any method or editor of this run needs the diffusion model."""
+        needs_model = (editor.needs is not None for editor in self.editors.values())
+        return any(method.needs.rows for method in self.methods.values()) or any(needs_model)
 
     @functools.cached_property
     def backbone(self) -> Backbone:
         model = self.cfg.model
-        return Backbone.from_folder(
-            self.model_source[0],
+        return load_backbone(
+            self.model_folder,
             variant=model.variant,
             dtype=getattr(torch, model.dtype),
             vae_dtype=getattr(torch, model.vae_dtype),
@@ -99,6 +138,7 @@ class Run:
             vae_rows=model.vae_rows,
             map_size=model.map_size,
             compiled=model.compile,
+            few_steps=model.few_steps,
         )
 
     def counts(self) -> Counter[str]:
@@ -107,9 +147,10 @@ class Run:
 
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
-        """The chosen map methods, then the trivial baselines, in the order of the tables."""
-        methods = {name: _method(name, settings) for name, settings in self.section("mask").items()}
-        return methods | {name: _baseline(name) for name in self.cfg.baselines}
+        """The chosen mask methods, then the trivial baselines, in the order of the tables."""
+        chosen = self.cfg.get("mask") or {}
+        methods = {str(name): made_method(str(name), node) for name, node in chosen.items()}
+        return methods | {name: BASELINES[name] for name in self.cfg.baselines}
 
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
@@ -117,12 +158,12 @@ class Run:
         return made_editors(self.cfg)
 
     @functools.cached_property
-    def metrics(self) -> list[Metric]:
-        """The editing metrics; those with a network have it on this run's device."""
-        return [
-            made(node, **({"device": str(self.device)} if "device" in node else {}))
-            for node in self.cfg.metrics.values()
-        ]
+    def metrics(self) -> dict[str, Metric]:
+        """The editing metrics by name; those that take a device have it on this run's."""
+        return {str(name): self._metric(node) for name, node in self.cfg.metrics.items()}
+
+    def _metric(self, node: DictConfig) -> Metric:
+        return made(node, **({"device": str(self.device)} if takes(node, "device") else {}))
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -133,11 +174,16 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     @functools.wraps(function)
     def answer(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
         question = (function, *args, *kwargs.items())
-        if question not in run.kept:
-            run.kept[question] = function(run, *args, **kwargs)
-        return run.kept[question]
+        if question not in run.answers:
+            run.answers[question] = function(run, *args, **kwargs)
+        return run.answers[question]
 
     return answer
+
+
+def takes(node: DictConfig, argument: str) -> bool:
+    """Whether what a ``_target_`` node makes has an argument of that name."""
+    return argument in inspect.signature(get_object(str(node._target_))).parameters
 
 
 def made(node: DictConfig, **arguments: Any) -> Any:
@@ -149,10 +195,21 @@ def made(node: DictConfig, **arguments: Any) -> Any:
     return instantiate(node, _partial_=True, _convert_="all")(**arguments)
 
 
+def made_method(name: str, node: DictConfig) -> MapMethod:
+    """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
+    method = made(node)
+    if not isinstance(method, MapMethod):
+        raise BenchmarkError(
+            f"mask.{name}._target_ is {node._target_}, which makes a {type(method).__name__} and no "
+            "MapMethod: set it to the import path of one"
+        )
+    return method
+
+
 def made_editors(cfg: DictConfig) -> dict[str, Editor]:
     """The editors of a configuration by name, without ``external``, which paints nothing.
 
-    Raises BenchmarkError where one does not describe an editor.
+    Raises BenchmarkError where one does not describe an editor, or the model lacks what it needs.
     """
     check_editors(cfg)
     chosen = cfg.get("editor") or {}
@@ -189,29 +246,3 @@ def usable_device(name: str) -> torch.device:
 
 def default_device() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def item_name(sample: Sample) -> str:
-    """What a sample's artifacts are called: its id, and a hash of all that it consists of."""
-    return f"{sample.id}-{sample.digest[:12]}"
-
-
-def _method(name: str, settings: dict[str, Any]) -> MapMethod:
-    fields: dict[str, Any] = {
-        field: tuple(v) if isinstance(v, list) else v for field, v in settings.items()
-    }
-    try:
-        method = get_object(str(fields.pop("method")))
-        if not isinstance(method, MapMethod):
-            raise TypeError(f"a {type(method).__name__} is none")
-        return dataclasses.replace(method, name=name, **fields)
-    except Exception as error:  # importing runs whatever is there
-        raise BenchmarkError(
-            f"mask.{name} does not describe a map method ({one_line(error)}): set "
-            f"mask.{name}.method to the import path of a MapMethod, and beside it only "
-            f"{', '.join(METHOD_SETTINGS)}"
-        ) from error
-
-
-def _baseline(name: str) -> MapMethod:
-    return next(method for method in BASELINES if method.name == name)

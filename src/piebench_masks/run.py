@@ -14,7 +14,8 @@ import torch
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
+from piebench_masks.data.sample import item_name as sample_item_name
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
 from piebench_masks.editing.editor import Editor
@@ -193,7 +194,7 @@ def default_device() -> str:
 
 def item_name(sample: Sample) -> str:
     """What a sample's artifacts are called: its id, and a hash of all that it consists of."""
-    return f"{sample.id}-{sample.digest[:12]}"
+    return sample_item_name(sample, SAMPLE_FIELDS)
 
 
 def _method(name: str, settings: dict[str, Any]) -> MapMethod:

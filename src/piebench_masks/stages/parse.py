@@ -81,7 +81,6 @@ def parsed_folder(run: Run) -> Folder:
     loader = functools.partial(get_object(settings.pop("_target_")), **settings)
     parameters = {
         "version": VERSION,
-        "dataset": run.cfg.dataset.name,
         "load": part_identity(loader),
         "on_error": run.cfg.on_error,
         "files": _listing(Path(run.cfg.dataset.root)),

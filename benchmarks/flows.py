@@ -274,7 +274,7 @@ def measured_project(place: Place, run: Any, setting: Setting) -> Measured:
     from piebench_masks.stages.parse import parse
 
     console = Console(quiet=True)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     measured = Measured()
     for phase in setting.phases:
         stage = stage_of(PHASES[phase], run, samples)

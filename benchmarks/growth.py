@@ -26,8 +26,9 @@ from PIL import Image
 from rich.console import Console
 
 from piebench_masks.cli import CONF
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.sample import EDIT_TYPES, Sample
+from piebench_masks.data.sample import Sample
 from piebench_masks.executors.local import in_process
 from piebench_masks.metrics.column import Column
 from piebench_masks.run import Run, item_name
@@ -125,7 +126,7 @@ def stages(root: Path, measure: Callable[[str, Callable[[], object]], None]) -> 
     """Everything that is done for ``root``'s data; what is measured is given to ``measure``."""
     quiet = Console(file=io.StringIO())
     run, samples = new_run(root), list[Sample]()
-    measure("parse", lambda: samples.extend(parse(run, quiet)))
+    measure("parse", lambda: samples.extend(parse(run, quiet).samples))
     measure("parsed", lambda: parse(run, quiet))
     write_maps(run, samples)
     measure("score", lambda: score(run, samples))

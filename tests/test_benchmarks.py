@@ -94,7 +94,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         reference_measured = flows.measured_reference(reference, setting.phases)
         run = Run(flows.configuration(place, setting, folder))
         project_measured = flows.measured_project(place, run, setting)
-        (sample,) = parse(run, Console(quiet=True))
+        (sample,) = parse(run, Console(quiet=True)).samples
         yield Both(reference, reference_measured, run, project_measured, sample)
 
 

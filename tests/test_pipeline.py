@@ -71,7 +71,7 @@ def scores(data: Path, tmp_path: Path) -> Scores:
 
     def read(at: str = "here") -> tuple[pd.DataFrame, pd.DataFrame]:
         run = Run(configuration(data, tmp_path / at, []))
-        samples = parse(run, Console(file=io.StringIO()))
+        samples = parse(run, Console(file=io.StringIO())).samples
         return mask_scores(run, samples), edit_scores(run, samples)
 
     return read

@@ -33,7 +33,7 @@ def scored(folder: Path, *overrides: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     console = Console(file=io.StringIO())
     assert run_pipeline(cfg, cfg.stages, console) == 0
     run = Run(cfg)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     assert len(samples) == 200
     return mask_scores(run, samples), edit_scores(run, samples)
 

@@ -135,7 +135,7 @@ def load_tokenizers(
 def audit_command(cfg: DictConfig, console: Console) -> int:
     """``piebench-masks audit``: print the audit of the configured data set, and write it."""
     run = Run(cfg)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     model = cfg.model
     tokenizers = load_tokenizers(model.id, revision=model.revision, cache_dir=model.cache_dir)
     table = audit(samples, lambda sample: image_file(run, sample.image_path), *tokenizers)

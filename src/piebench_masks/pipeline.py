@@ -45,10 +45,11 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             f"{', '.join(STAGES)} and report"
         )
     run = Run(cfg)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
-        print_table(console, _plan(stages))
+        if samples:
+            print_table(console, _plan(stages))
         return 0
     if "report" in names and not cfg.sweep and (other := _otherwise_set(run)):
         words = f"{escape(str(run.results))} is of a run with other {', '.join(other)}: this one "

@@ -49,7 +49,7 @@ def regress(cfg: DictConfig, console: Console) -> int:
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
     run = Run(cfg)
-    samples = parse(run, Console(quiet=True))
+    samples = parse(run, Console(quiet=True)).samples
     own = {name: method.threshold for name, method in run.methods.items()}
     now = series(mask_scores(run, samples), edit_scores(run, samples), read_columns(run), own)
     if known is None:

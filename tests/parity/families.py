@@ -409,7 +409,8 @@ FAMILIES: tuple[Callable[[Pair], Iterator[Check]], ...] = (
 def official_scores(root: Path, weights: Path) -> Iterator[Check]:
     """Published edits under PIE-Bench's official evaluator (``official_metrics.json``)."""
     expected = json.loads((root / "official_metrics.json").read_text())
-    samples, rejections = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+    parsed = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+    samples, rejections = parsed.samples, parsed.rejections
     known = {sample.id: sample for sample in samples}
     backbone = weights / "squeezenet1_1_features.safetensors"
     metrics = [Pixel(rows=3), Lpips(backbone=backbone, rows=3)]

@@ -72,8 +72,8 @@ class Goldens:
         root = self.folder / "inputs" / "pie"
         if not root.exists():
             return {}
-        samples, _ = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
-        return {sample.id: sample for sample in samples}
+        parsed = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+        return {sample.id: sample for sample in parsed.samples}
 
     @cached_property
     def metrics(self) -> list[Metric]:

@@ -8,18 +8,34 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from piebench_masks.data.images import MAX_PIXELS, ImageError, load_image
+from piebench_masks.data.parsed import DataError, Parsed, Rejection, label_problem
 from piebench_masks.data.rle import decode_runs, to_coco, with_border
-from piebench_masks.data.sample import EDIT_TYPES, CocoRLE, Sample
-from piebench_masks.errors import BenchmarkError
+from piebench_masks.data.sample import CocoRLE, Sample
+
+EDIT_TYPES: tuple[str, ...] = (
+    "Random",
+    "Change Object",
+    "Add Object",
+    "Delete Object",
+    "Change Attribute Content",
+    "Change Attribute Pose",
+    "Change Attribute Color",
+    "Change Attribute Material",
+    "Change Background",
+    "Change Style",
+)
+"""Labels of PIE-Bench's edit types, by ``editing_type_id`` (METHODS.md, section 1)."""
+
+BY_ID: dict[str, str] = {str(number): label for number, label in enumerate(EDIT_TYPES)}
+"""PIE-Bench's edit types by what an entry calls them."""
 
 SAMPLE_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,100}")
 """What a sample may be called: its id becomes part of file names."""
@@ -35,29 +51,6 @@ TEXT_FIELDS = (
 PICTURES = ("image_path", "target_image_path", "mask_path")
 """Fields that name pictures, all but the first optional: source, true edit, mask."""
 
-LISTED = 50
-"""So many offenders stand in a message; all of them in ``DataError.rejections``."""
-
-
-@dataclass(frozen=True)
-class Rejection:
-    """An entry that was not taken into the samples, and all that is wrong with it."""
-
-    sample_id: str
-    reason: str
-
-
-class DataError(BenchmarkError):
-    """A data set cannot be used; the message says why and what to do about it."""
-
-    def __init__(self, message: str, rejections: Sequence[Rejection] = ()) -> None:
-        lines = [f"  {item.sample_id}: {item.reason}" for item in rejections]
-        if len(lines) > LISTED:
-            lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
-        # File names and ids of others are shown, never obeyed: no control characters.
-        super().__init__("\n".join(map(_printable, [message, *lines])))
-        self.rejections = tuple(rejections)
-
 
 def load_pie_bench(
     root: Path,
@@ -68,7 +61,7 @@ def load_pie_bench(
     border: int,
     on_error: Literal["raise", "skip"],
     progress: Callable[[], object] | None = None,
-) -> tuple[list[Sample], list[Rejection]]:
+) -> Parsed:
     """The samples of a PIE-Bench folder in the order of its mapping file, and the rejected entries.
 
     Images and masks must be ``mask_size`` x ``mask_size``; the outermost ``border`` pixels of every
@@ -98,16 +91,19 @@ def check_entries(
     *,
     size: int | None = None,
     border: int = 0,
+    edit_types: Mapping[str, str] | None = BY_ID,
     on_error: Literal["raise", "skip"],
     progress: Callable[[], object] | None = None,
-) -> tuple[list[Sample], list[Rejection]]:
+) -> Parsed:
     """The sound ones of (id, entry) pairs as samples, in their order, and the rejected ones.
 
     An entry is PIE-Bench's as a tuple of (field, value) pairs, none of them merged; instead of
     ``mask`` it may name a picture of the mask's in ``mask_path``. What could not be read as one
     may be given as a ``Rejection``. listing: the file that they come
     from, for messages; images: the folder of all pictures; size: the side that every image must
-    have, None for any. The rest as in ``load_pie_bench``.
+    have, None for any; edit_types: the labels of the data set's types in their order, by what an
+    entry has as its ``editing_type_id``; None: that is the label, and types are ordered as they
+    appear first among the samples. The rest as in ``load_pie_bench``.
     """
     if not (size is None or (type(size) is int and 0 < size**2 <= MAX_PIXELS)):
         raise DataError(f"mask_size is {size!r}: set dataset.load.mask_size to the images' side")
@@ -126,7 +122,7 @@ def check_entries(
         if isinstance(entry, Rejection):
             return entry
         try:
-            return _check_entry(sample_id, entry, images, size, border)
+            return _check_entry(sample_id, entry, images, size, border, edit_types)
         except OSError as error:  # a file that changes while it is read
             return Rejection(sample_id, f"its files cannot be read ({error})")
 
@@ -148,7 +144,8 @@ def check_entries(
         )
     if not samples:
         raise DataError(f"{listing} holds no usable sample among {len(checked)}:", rejections)
-    return samples, rejections
+    labels = [s.edit_type for s in samples] if edit_types is None else edit_types.values()
+    return Parsed(samples, rejections, tuple(dict.fromkeys(labels)))
 
 
 def check_runs(runs: object, height: int, width: int) -> str | None:
@@ -198,37 +195,32 @@ def read_mapping(mapping: Path, images: Path) -> list[tuple[str, Any]]:
 
 
 def _check_entry(
-    sample_id: str, entry: Any, images: Path, size: int | None, border: int
+    sample_id: str,
+    entry: Any,
+    images: Path,
+    size: int | None,
+    border: int,
+    edit_types: Mapping[str, str] | None,
 ) -> Sample | Rejection:
-    problems = list(_problems(sample_id, entry, images, size))
+    problems = list(_problems(sample_id, entry, images, size, edit_types))
     if problems:
         return Rejection(sample_id, "; ".join(problems))
     fields = dict(entry)
-    mask, target = _mask(fields, images, size, border), fields.get("target_image_path")
-    source_prompt = _without_brackets(fields["original_prompt"])
-    target_prompt = _without_brackets(fields["editing_prompt"])
-    edit_type = int(fields["editing_type_id"])
-    content = [
-        _sha256(images / fields["image_path"]),
-        None if target is None else _sha256(images / target),
-        source_prompt,
-        target_prompt,
-        edit_type,
-        mask,
-        fields["editing_instruction"],
-        fields["blended_word"],
-    ]
+    target, edit_type = fields.get("target_image_path"), fields["editing_type_id"]
     return Sample(
         id=sample_id,
         image_path=fields["image_path"],
-        source_prompt=source_prompt,
-        target_prompt=target_prompt,
+        source_prompt=_without_brackets(fields["original_prompt"]),
+        target_prompt=_without_brackets(fields["editing_prompt"]),
         instruction=fields["editing_instruction"],
-        edit_type=edit_type,
+        edit_type=edit_type if edit_types is None else edit_types[edit_type],
         blended_word=fields["blended_word"],
-        mask=mask,
+        mask=_mask(fields, images, size, border),
         target_image_path=target,
-        digest=hashlib.sha256(json.dumps(content).encode()).hexdigest(),
+        image_digest=_sha256(images / fields["image_path"]),
+        target_digest=None if target is None else _sha256(images / target),
+        source_marked=marked_words(fields["original_prompt"]),
+        target_marked=marked_words(fields["editing_prompt"]),
     )
 
 
@@ -244,7 +236,13 @@ def _mask(fields: dict[str, Any], images: Path, size: int | None, border: int) -
     return to_coco(with_border(mask, border))
 
 
-def _problems(sample_id: str, entry: Any, images: Path, size: int | None) -> Iterator[str]:
+def _problems(
+    sample_id: str,
+    entry: Any,
+    images: Path,
+    size: int | None,
+    edit_types: Mapping[str, str] | None,
+) -> Iterator[str]:
     if not SAMPLE_ID.fullmatch(sample_id):
         yield "the id is no file name of at most 100 letters, digits, '.', '_' and '-'"
     if not isinstance(entry, tuple):
@@ -265,8 +263,8 @@ def _problems(sample_id: str, entry: Any, images: Path, size: int | None) -> Ite
         else:
             texts[name] = fields[name]
     edit_type = texts.get("editing_type_id")
-    if edit_type is not None and edit_type not in map(str, range(len(EDIT_TYPES))):
-        yield f"editing_type_id {edit_type!r} is none of '0' to '{len(EDIT_TYPES) - 1}'"
+    if edit_type is not None and (problem := _type_problem(edit_type, edit_types)):
+        yield f"editing_type_id {problem}"
     # The other pictures of an entry are as large as its first; the first as is asked for.
     wanted = None if size is None else (size, size)
     for name in (name for name in PICTURES if name in texts):
@@ -278,6 +276,16 @@ def _problems(sample_id: str, entry: Any, images: Path, size: int | None) -> Ite
     runs = fields.get("mask")
     if runs is not None and wanted and (problem := check_runs(runs, *wanted)):
         yield problem
+
+
+def _type_problem(edit_type: str, edit_types: Mapping[str, str] | None) -> str | None:
+    if edit_types is None:
+        return label_problem(edit_type)
+    if edit_type in edit_types:
+        return None
+    names = list(map(repr, edit_types))
+    listed = f"{names[0]} to {names[-1]}" if edit_types == BY_ID else ", ".join(names)
+    return f"{edit_type!r} is none of {listed}"
 
 
 def _size_or_problem(
@@ -307,12 +315,27 @@ def _image_size(path: Path) -> tuple[int, int]:
     return height, width
 
 
+def marked_words(prompt: str) -> tuple[str, ...]:
+    """The words and phrases inside a prompt's outermost pairs of brackets, in their order.
+
+    A bracket without its partner marks nothing.
+    """
+    opened: list[int] = []
+    pairs: list[tuple[int, int]] = []
+    for place, character in enumerate(prompt):
+        if character == "[":
+            opened.append(place)
+        elif character == "]" and opened:
+            start = opened.pop()
+            while pairs and pairs[-1][0] > start:  # inside this pair
+                pairs.pop()
+            pairs.append((start, place))
+    phrases = [" ".join(_without_brackets(prompt[i:j]).split()) for i, j in pairs]
+    return tuple(phrase for phrase in phrases if phrase)
+
+
 def _without_brackets(prompt: str) -> str:
     return prompt.replace("[", "").replace("]", "")
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _is_unicode(text: str) -> bool:

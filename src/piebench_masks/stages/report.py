@@ -18,7 +18,7 @@ from rich.markup import escape
 from torch import Tensor
 
 from piebench_masks.console import print_table, say
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
@@ -465,7 +465,9 @@ def _publish(
         commit=how["commit"],
         dataset=Dataset(
             cfg.dataset.name,
-            artifact_key({"samples": sorted(sample.digest for sample in samples)}),
+            artifact_key(
+                {"samples": sorted(sample.fingerprint(SAMPLE_FIELDS) for sample in samples)}
+            ),
             len(samples),
             parsed_folder(run).path / "samples.parquet",
         ),

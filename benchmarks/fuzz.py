@@ -34,15 +34,11 @@ from PIL import Image
 
 from piebench_masks.cli import CONF, explained
 from piebench_masks.data import table as samples_tables
+from piebench_masks.data.entries import SAMPLE_ID, check_runs
 from piebench_masks.data.folder import FIELDS, load_folder
 from piebench_masks.data.images import ImageError, load_image
-from piebench_masks.data.pie_bench import (
-    EDIT_TYPES,
-    SAMPLE_ID,
-    DataError,
-    check_runs,
-    load_pie_bench,
-)
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.pie_bench_pp import unpack_pie_bench_pp
 from piebench_masks.data.rle import decode_runs, encode_runs, from_coco, to_coco
 from piebench_masks.data.sample import Sample

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from piebench_masks.data.folder import load_folder
-from piebench_masks.data.pie_bench import EDIT_TYPES, DataError
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import from_coco
 
 
@@ -85,6 +86,13 @@ def test_a_list_of_types_says_their_order_and_that_there_are_no_others(root: Pat
         ("b", "editing_type_id 'Style' is none of 'Season', 'Weather'"),
         ("c", "editing_type_id is missing"),
     ]
+
+
+@pytest.mark.parametrize("types", ["Season", 3])
+def test_types_that_are_no_list_are_named(root: Path, types: Any) -> None:
+    write(root, line())
+    with pytest.raises(DataError, match=r"dataset\.load\.edit_types to a list of labels"):
+        load_folder(root, prompts="prompts.jsonl", edit_types=types, on_error="skip")
 
 
 @pytest.mark.parametrize("label", ["Overall", " blank", "", "x" * 61, "a\tb"])

@@ -12,13 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from piebench_masks.data.pie_bench import (
-    EDIT_TYPES,
-    DataError,
-    check_runs,
-    load_pie_bench,
-    marked_words,
-)
+from piebench_masks.data.entries import check_runs, marked_words
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
 from piebench_masks.data.table import read_samples, samples_table

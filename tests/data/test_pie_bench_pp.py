@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from piebench_masks.data.pie_bench import EDIT_TYPES, DataError, load_pie_bench
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.pie_bench_pp import unpack_pie_bench_pp
 from piebench_masks.data.rle import from_coco
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
+from piebench_masks.data.entries import SAMPLE_ID
+from piebench_masks.data.parsed import DataError
 from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from piebench_masks.data.pie_bench import EDIT_TYPES, DataError
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.ti2i import load_ti2i
 
 KARATE = "ti2i_benchmark/wild-ti2i/data/real_karate.jpeg"

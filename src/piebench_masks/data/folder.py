@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from piebench_masks.data.entries import check_entries
 from piebench_masks.data.parsed import DataError, Parsed, Rejection
-from piebench_masks.data.pie_bench import BY_ID, EDIT_TYPES, check_entries
+from piebench_masks.data.pie_bench import BY_ID, EDIT_TYPES
 from piebench_masks.data.ti2i import ABSENT
 
 FIELDS = {
@@ -76,6 +77,10 @@ def load_folder(
 def _types(rows: Sequence[Any], edit_types: Sequence[str] | None) -> Mapping[str, str] | None:
     """Labels by what lines call them, None where they are what the lines say."""
     if edit_types is not None:
+        if not isinstance(edit_types, list | tuple):
+            raise DataError(
+                f"edit_types is {edit_types!r}: set dataset.load.edit_types to a list of labels"
+            )
         return {str(label): str(label) for label in edit_types}
     given = [str(row["edit_type"]) for row in rows if isinstance(row, dict) and "edit_type" in row]
     numbers = given and all(text.isascii() and text.isdecimal() for text in given)

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from piebench_masks.data.entries import SAMPLE_ID
 from piebench_masks.data.parsed import DataError
-from piebench_masks.data.pie_bench import BY_ID, SAMPLE_ID
+from piebench_masks.data.pie_bench import BY_ID
 from piebench_masks.data.whole import whole_folder
 
 COLUMNS = ("id", "image", "source_prompt", "target_prompt", "blended_words", "mask")

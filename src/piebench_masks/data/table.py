@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from piebench_masks.data.entries import SAMPLE_ID
 from piebench_masks.data.images import MAX_PIXELS
 from piebench_masks.data.parsed import DataError, label_problem
-from piebench_masks.data.pie_bench import SAMPLE_ID
 from piebench_masks.data.sample import Sample
 
 SCHEMA = pa.schema(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from piebench_masks.data.entries import check_entries
 from piebench_masks.data.parsed import Parsed
-from piebench_masks.data.pie_bench import check_entries
 
 EDIT_TYPES = {"s": "Season", "w": "Weather", "t": "Time of day"}
 """In the order of the tables, by what places.json calls them."""

@@ -6,7 +6,7 @@ Every process of a run builds its own ``Run`` from the same configuration. Knows
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -43,13 +43,20 @@ class Run:
 
     cfg: the composed configuration (conf/config.yaml).
     device: takes the place of ``cfg.device``: a worker process has one of its own.
+    identities: content hashes that another process of this run has computed, by what they are of.
     Raises BenchmarkError where a value is missing or unknown.
     """
 
-    def __init__(self, cfg: DictConfig, device: str | None = None) -> None:
+    def __init__(
+        self,
+        cfg: DictConfig,
+        device: str | None = None,
+        identities: Mapping[str, Any] | None = None,
+    ) -> None:
         require(cfg)
         check(cfg)
         self.cfg = cfg
+        self.identities = dict(identities or {})
         self.device = usable_device(device or cfg.device or default_device())
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
@@ -66,12 +73,19 @@ class Run:
         return {str(key): value for key, value in plain.items()}
 
     def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
-        """The artifact folder of these parameters; new ones get this process's provenance."""
-        artifacts = Artifacts(Path(self.cfg.artifacts_dir))
+        """The artifact folder of these parameters; what is written there tells this process."""
         if self.cfg.dry_run:
-            return artifacts.at(stage, parameters)
-        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
-        return artifacts.folder(stage, parameters, how)
+            return self.artifacts.at(stage, parameters)
+        return self.artifacts.folder(stage, parameters)
+
+    @functools.cached_property
+    def artifacts(self) -> Artifacts:
+        process = {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "executor": self.section("executor"),
+        }
+        return Artifacts(Path(self.cfg.artifacts_dir), provenance() | process)
 
     @functools.cached_property
     def model_source(self) -> tuple[Path, str]:

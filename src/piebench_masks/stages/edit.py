@@ -98,7 +98,7 @@ class Edit:
                 todo = distinct(variants(self.run, sample, self.editor))
                 if not everything:
                     names = [edit_name(sample, variant.name) for variant in todo]
-                    whole = pool.map(folder.has_image, names)
+                    whole = pool.map(folder.is_whole, names)
                     todo = [
                         variant
                         for variant, there in zip(todo, whole, strict=True)

@@ -251,7 +251,7 @@ class Folder:
     def _parts(self) -> list[Path]:
         folder = self.path / "parts"
         try:
-            return sorted(folder / name for name in os.listdir(folder) if name.endswith(".jsonl"))
+            return sorted(path for path in folder.iterdir() if path.suffix == ".jsonl")
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
@@ -297,7 +297,7 @@ class Folder:
     def _stat(self, name: str) -> os.stat_result | None:
         path = self.path_of(name)
         try:
-            return os.stat(path)
+            return path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:

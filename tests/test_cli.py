@@ -1,5 +1,6 @@
 """The command as a user meets it: a real process, its words and its exit status."""
 
+import os
 from importlib import metadata
 from pathlib import Path
 
@@ -68,3 +69,34 @@ def test_a_model_that_cannot_be_had_is_told_in_four_lines(
     first, where, remedy, cause = done.stderr.splitlines()
     assert first.startswith("Error: Model nobody/nothing (revision")
     assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause
+
+
+METHOD = '''
+import dataclasses
+import warnings
+from piebench_masks.masks.ours import OURS
+
+def soft_map(*arguments, **settings):
+    warnings.warn("this picture is dark", stacklevel=1)
+    return OURS.soft_map(*arguments, **settings)
+
+METHOD = dataclasses.replace(OURS, name="dark", soft_map=soft_map)
+'''
+
+
+@pytest.mark.parametrize("devices", ["null", "[cpu]"])
+def test_warnings_are_in_the_log_and_only_those_of_libraries_are_not_on_the_terminal(
+    devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dark.py").write_text(METHOD)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    settings = "limit=1", "tracker=none", "baselines=[]", "name=run", f"devices={devices}"
+    clean = command(tmp_path, *settings, "mask=[ours]")
+    assert clean.returncode == 0 and clean.stderr == ""
+    assert "arning" not in clean.stdout
+    only = "stages=[parse,masks]", "mask=[ours]", "mask.ours.method=dark.METHOD"
+    done = command(tmp_path, *settings, *only)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "results" / "run" / "run.log").read_text()
+    assert "WARNING py.warnings:" in log and "UserWarning: this picture is dark" in log
+    assert "this picture is dark" in done.stdout + done.stderr

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,7 +21,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from piebench_masks.console import error_line, log_handler, open_console, terminal_width
+from piebench_masks.console import (
+    error_line,
+    log_handler,
+    open_console,
+    set_up_logging,
+    terminal_width,
+)
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.sweep import note_error
 
@@ -274,14 +279,9 @@ def _enter_sweep(cfg: DictConfig) -> None:
 
 def _set_up_logging(folder: Path | None, console: Console, debug: bool) -> None:
     """A log file in ``folder``; warnings, or with ``debug`` everything, on the terminal."""
-    if not debug:
-        warnings.filterwarnings("ignore")
-    terminal = log_handler(console)
-    terminal.setLevel(logging.DEBUG if debug else logging.WARNING)
-    handlers: list[logging.Handler] = [terminal]
+    handlers = [log_handler(console, debug)]
     if folder is not None:
         file = logging.FileHandler(folder / "run.log")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
-    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    logging.getLogger("piebench_masks").setLevel(logging.DEBUG)
+    set_up_logging(handlers)

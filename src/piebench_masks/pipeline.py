@@ -14,10 +14,11 @@ from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.stages import STAGES
+from piebench_masks.stages import STAGES, stage_of
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
 from piebench_masks.stages.stage import Stage
+from piebench_masks.temporary import sweep_temporaries
 
 COUNTED = {
     "samples_parsed": "samples parsed",
@@ -45,6 +46,8 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             f"{', '.join(STAGES)} and report"
         )
     run = Run(cfg)
+    if not cfg.dry_run:
+        sweep_temporaries(run.artifacts.root)
     samples = parse(run, console).samples
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
@@ -58,7 +61,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
 
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
-    with made(cfg.executor, run=run) as executor:
+    with made(cfg.executor, run=run, stage_of=stage_of) as executor:
         for stage in stages:
             total.add(
                 run_stage(

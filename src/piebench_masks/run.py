@@ -67,8 +67,12 @@ class Run:
 
     @functools.cached_property
     def artifacts(self) -> Artifacts:
-        origin = provenance() | {"device": str(self.device), "executor": self.section("executor")}
-        return Artifacts(Path(self.cfg.artifacts_dir), origin)
+        process = {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "executor": self.section("executor"),
+        }
+        return Artifacts(Path(self.cfg.artifacts_dir), provenance() | process)
 
     def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
         """The artifact folder of these parameters; a dry run only looks at it."""

@@ -279,7 +279,7 @@ def check(cfg: DictConfig) -> None:
     for name, value in plain["metrics"].items():
         _check(f"metrics.{name}", value, {f"metrics.{name}": SECTION})
     check_part(cfg.tracker)
-    check_part(cfg.executor, run=None)
+    check_part(cfg.executor, run=None, stage_of=None)
     check_part(cfg.dataset.load, root=None, on_error=None)
     start_timestep(plain["strength"])
     check_editors(cfg)

@@ -17,7 +17,7 @@ from piebench_masks.run import Run, once
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.stages.variants import Variant, Variants, distinct
-from piebench_masks.store import Folder, Stamp
+from piebench_masks.store import Folder
 
 VERSION = 3
 KEYS = ["item", "mask"]
@@ -103,7 +103,7 @@ class Edit:
             stamp = stamps.get((item, variant.name))
             if stamp is None:
                 return False
-            return folder.is_whole(f"{item}/{variant.name}.png", Stamp.of(*stamp))
+            return folder.is_whole(f"{item}/{variant.name}.png", *stamp)
 
         work = []
         with ThreadPoolExecutor() as pool:

@@ -14,10 +14,12 @@ from PIL import Image
 from torch import Tensor
 
 from piebench_masks.data.images import load_image, to_rgb
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.diffusion.source import packaged, resolve_model
-from piebench_masks.editing.editor import Editor, Sources
+from piebench_masks.editing.editor import Editor, Sources, paint
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
@@ -56,7 +58,7 @@ class Pipeline:
         """
         name = packaged(model) if model == "shapes_turbo" else str(model)
         folder, _ = resolve_model(name, revision=revision, variant=variant, cache_dir=cache_dir)
-        backbone = Backbone.from_folder(folder, variant=variant, dtype=dtype, device=device)
+        backbone = load_backbone(folder, variant=variant, dtype=dtype, device=device)
         return cls(backbone, compat)
 
     def soft_map(
@@ -127,16 +129,10 @@ class Pipeline:
             mask = _method(method).binarizer.latent_masks(
                 raw, [threshold], (side, side), self.compat, size
             )
-        sources = Sources(
-            self._pixels(picture), posterior, [source_prompt], [target_prompt], [""], [""]
-        )
-        owner = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
-        editor = editor or TurboEdit(seed=seed)
-        inverted = editor.invert(self.backbone, sources)
-        mask = mask.to(self.backbone.device)
-        edited = editor.edit(self.backbone, sources, inverted, mask, owner)
-        decoder = edited.decoder or self.backbone
-        return Image.fromarray(decoder.decode(edited.latents)[0].numpy())
+        scene = Scene("", self._pixels(picture)[0], source_prompt, target_prompt)
+        editor, owner = editor or TurboEdit(seed=seed), torch.zeros(1, dtype=torch.long)
+        edited, _ = paint(self.backbone, editor, Sources([scene], posterior), mask, owner)
+        return Image.fromarray(edited.images[0].numpy())
 
     def _encode(self, image: Picture) -> tuple[Image.Image, Posterior]:
         picture = (

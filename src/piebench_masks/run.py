@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
+from piebench_masks.diffusion.loading import load_backbone, model_sizes
+from piebench_masks.diffusion.source import packaged, resolve_model
 from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
@@ -89,7 +90,7 @@ class Run:
     @functools.cached_property
     def backbone(self) -> Backbone:
         model = self.cfg.model
-        return Backbone.from_folder(
+        return load_backbone(
             self.model_source[0],
             variant=model.variant,
             dtype=getattr(torch, model.dtype),
@@ -99,6 +100,7 @@ class Run:
             vae_rows=model.vae_rows,
             map_size=model.map_size,
             compiled=model.compile,
+            few_steps=model.few_steps,
         )
 
     def counts(self) -> Counter[str]:

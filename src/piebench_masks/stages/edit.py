@@ -2,7 +2,6 @@
 thresholds, and what that cost.
 """
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.sample import Sample
-from piebench_masks.editing.editor import Sources
+from piebench_masks.data.scene import Scene
+from piebench_masks.editing.editor import Sources, paint
 from piebench_masks.provenance import identity
 from piebench_masks.run import Run, item_name, once
 from piebench_masks.stages.latents import (
@@ -44,7 +44,7 @@ def edit_folder(run: Run, editor: str) -> Folder:
         "version": VERSION,
         "editor": identity(run.section("editor")[editor]),
         # Of an editor's own model, which an id or a folder's name does not tell.
-        "weights": getattr(run.editors[editor], "identity", None),
+        "weights": getattr(run.editors[editor], "identity", lambda: None)(),
         "latents": latents_folder(run).key,
         "dtype": run.cfg.model.dtype,
         "map_size": run.cfg.model.map_size,  # of the attention that some editors read
@@ -120,31 +120,25 @@ class Edit:
         """All edits of the batch in the order of its work."""
         run, editor = self.run, self.run.editors[self.editor]
         backbone, samples = run.backbone, [work.sample for work in batch]
-        sources = Sources(
-            images=torch.from_numpy(loaded[1]),
-            posterior=posteriors(run, loaded[0]),
-            source_prompts=[sample.source_prompt for sample in samples],
-            target_prompts=[sample.target_prompt for sample in samples],
-            instructions=[sample.instruction for sample in samples],
-            blended_words=[sample.blended_word for sample in samples],
-        )
+        scenes = [
+            Scene(
+                sample.id,
+                torch.from_numpy(image),
+                sample.source_prompt,
+                sample.target_prompt,
+                instruction=sample.instruction,
+                blended_words=sample.blended_word,
+            )
+            for sample, image in zip(samples, loaded[1], strict=True)
+        ]
+        sources = Sources(scenes, posteriors(run, loaded[0]))
         masks = torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo]))
         owner = torch.tensor([row for row, work in enumerate(batch) for _ in work.todo])
-        started = _now(backbone.device)
-        inverted = editor.invert(backbone, sources)
-        between = _now(backbone.device)
-        edited = editor.edit(
-            backbone, sources, inverted, masks.to(backbone.device), owner.to(backbone.device)
-        )
-        finite = edited.latents.isfinite().flatten(1).all(dim=1)
-        decoder = edited.decoder or backbone
-        pictures = iter(decoder.decode(edited.latents[finite]) if finite.any() else ())
-        ended = _now(backbone.device)
-        seconds = (between - started) / len(batch), (ended - between) / len(masks)
-        nfe = zip(inverted.nfe.cpu()[owner].tolist(), edited.nfe.tolist(), strict=True)
+        edited, costs = paint(backbone, editor, sources, masks, owner)
+        painted = zip(edited.images, edited.finite.tolist(), costs, strict=True)
         return [
-            (next(pictures) if sound else None, dict(zip(COSTS, (*each, *seconds), strict=True)))
-            for sound, each in zip(finite.tolist(), nfe, strict=True)
+            (picture if finite else None, dict(zip(COSTS, cost, strict=True)))
+            for picture, finite, cost in painted
         ]
 
     def store(self, batch: Batch, computed: list[Painted]) -> list[Failure]:
@@ -164,10 +158,3 @@ class Edit:
 
     def finish(self) -> None:
         edit_folder(self.run, self.editor).compact(KEYS)
-
-
-def _now(device: torch.device) -> float:
-    """Seconds on a clock that waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

@@ -33,8 +33,9 @@ import piebench_masks.cli
 import piebench_masks.executors.local
 import piebench_masks.pipeline
 from piebench_masks.data.shapes.write import write_shapes
-from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.backbone import Posterior
 from piebench_masks.diffusion.source import packaged
+from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
@@ -369,18 +370,18 @@ class Torture:
 
 def unet_takes(rows: int) -> None:
     """From here on the U-Net runs out of memory above so many rows."""
-    load = Backbone.from_folder
+    load = StableDiffusion.from_folder
 
     def refuse(unet: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         if len(arguments[0]) > rows:
             raise torch.OutOfMemoryError(f"{len(arguments[0])} rows")
 
-    def limited(*arguments: Any, **options: Any) -> Backbone:
+    def limited(*arguments: Any, **options: Any) -> StableDiffusion:
         backbone = load(*arguments, **options)
         backbone._unet.register_forward_pre_hook(refuse)
         return backbone
 
-    patch.object(Backbone, "from_folder", limited).start()
+    patch.object(StableDiffusion, "from_folder", limited).start()
 
 
 def no_memory_for(victim: str) -> None:

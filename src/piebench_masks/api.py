@@ -24,8 +24,8 @@ from piebench_masks.editing.editor import Editor, Sources, check_needs, paint
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
-from piebench_masks.masks.binarize import BINARIZERS, nearest_exact, rescale, upsample
-from piebench_masks.masks.soft_maps import SampleMode, soft_maps
+from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
+from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
 
 Picture = Image.Image | Path | str
 """A PIL image of any mode, or an image file."""
@@ -139,7 +139,7 @@ class EncodedScene:
         chosen = named_method(method)
         (result,) = soft_maps(
             self.pipeline.backbone,
-            self.posterior if chosen.needs.rows else None,
+            self.posterior if needs_model({"": chosen}) else None,
             [self.scene],
             {"method": chosen},
             map_size=self.pipeline.backbone.map_size,
@@ -174,8 +174,8 @@ class EncodedScene:
         # The reference's script cuts at the image's size, its Python API at the latents'.
         side = backbone.latent_size if compat == "reference" else backbone.image_size
         thresholds = [chosen.threshold if threshold is None else threshold]
-        binarizer = BINARIZERS[chosen.binarizer]
-        masks = binarizer.latent_masks(raw, thresholds, (side, side), compat, backbone.latent_size)
+        size = backbone.latent_size
+        masks = chosen.cutter.latent_masks(raw, thresholds, (side, side), compat, size)
         return masks[0].numpy()
 
     def edit(

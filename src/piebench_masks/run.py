@@ -15,12 +15,18 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.loading import load_backbone
-from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
+from piebench_masks.diffusion.loading import (
+    backbone_class,
+    load_backbone,
+    model_provides,
+    model_sizes,
+)
+from piebench_masks.diffusion.source import packaged, resolve_model
 from piebench_masks.editing.editor import Editor, check_needs
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
+from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric
 from piebench_masks.provenance import provenance
 from piebench_masks.settings import EXTERNAL, check, check_editors, check_part, require
@@ -99,7 +105,8 @@ class Run:
     def _identify(self, name: str) -> Any:
         section, _, part = name.partition(".")
         if section == "model":
-            return self._model_source[1]
+            folder, weights = self._model_source
+            return {**part_identity(backbone_class(folder)), "weights": weights}
         parts: Mapping[str, Any]
         parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}[section]
         node = self.section(section).get(part) or {}
@@ -126,8 +133,17 @@ class Run:
     @property
     def uses_model(self) -> bool:
         """Whether any method or editor of this run needs the diffusion model."""
-        needs_model = (editor.needs is not None for editor in self.editors.values())
-        return any(method.needs.rows for method in self.methods.values()) or any(needs_model)
+        return needs_model(self.methods) or any(
+            editor.needs is not None for editor in self.editors.values()
+        )
+
+    def check_editors(self) -> None:
+        """Raise BenchmarkError where the model cannot do what an editor asks of it."""
+        model = self.cfg.model
+        for name, editor in self.editors.items():
+            if editor.needs is not None:
+                provides = model_provides(self.model_folder, few_steps=model.few_steps)
+                check_needs(editor, provides, name=name, model=model.name)
 
     @functools.cached_property
     def backbone(self) -> Backbone:

@@ -219,6 +219,7 @@ SETTINGS: dict[str, Rule] = {
     "model.compile": FLAG,
     "model.ddim_steps": FEW,
     "model.guidance": NUMBER,
+    "model.few_steps": FLAG,
     "editor.external.root": TEXT,
     "editor.external.methods": (
         lambda value: (

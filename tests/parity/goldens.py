@@ -25,6 +25,7 @@ from piebench_masks.data.pie_bench import load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import PromptDiff, PromptError, prompt_diff
 from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
@@ -61,7 +62,7 @@ class Goldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.from_folder(self.models / "sdxl_random", variant="fp16", rows=3, vae_rows=1)
+        return load_backbone(self.models / "sdxl_random", variant="fp16", rows=3, vae_rows=1)
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenize, Tokenize]:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from piebench_masks.data.sample import Sample, item_name
 from piebench_masks.data.scene import Knows
-from piebench_masks.masks.soft_maps import SoftMaps, soft_maps
+from piebench_masks.masks.soft_maps import SoftMaps, needs_model, soft_maps
 from piebench_masks.run import Run, once
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
@@ -34,7 +34,7 @@ def map_folder(run: Run, name: str) -> Folder:
         "map_size": cfg.model.map_size,
         "seed": cfg.seed,
     }
-    if method.needs.rows:
+    if needs_model({name: method}):
         parameters |= {
             "latents": latents_folder(run).key,
             "dtype": cfg.model.dtype,
@@ -43,9 +43,10 @@ def map_folder(run: Run, name: str) -> Folder:
             "sample_mode": cfg.sample_mode,
             "noise_dtype": cfg.noise_dtype,
         }
-        if method.needs.draws is None:
+        needs = [part for needs in method.all_needs for part in needs.parts]
+        if any(part.draws is None for part in needs):
             parameters["draws"] = cfg.num_repeat
-        if method.needs.at_strength:
+        if any(None in part.levels for part in needs):
             parameters["strength"] = cfg.strength
     else:
         parameters["image_size"] = run.sizes[0]
@@ -77,7 +78,7 @@ class Maps:
         self.run, self.samples = run, samples
 
     def prepare(self) -> None:
-        if any(method.needs.rows for method in self.run.methods.values()):
+        if needs_model(self.run.methods):
             _ = self.run.backbone
 
     def pending(self, *, everything: bool = False) -> list[Work]:
@@ -93,20 +94,22 @@ class Maps:
         return [entry for entry in work if entry.todo]
 
     def load(self, batch: Batch) -> list[Source]:
-        encoded = any(self.run.methods[name].needs.rows for work in batch for name in work.todo)
-        return load_sources(self.run, [work.sample for work in batch], encoded=encoded)
+        methods = {name: self.run.methods[name] for work in batch for name in work.todo}
+        samples = [work.sample for work in batch]
+        return load_sources(self.run, samples, encoded=needs_model(methods))
 
     def compute(self, batch: Batch, loaded: list[Source]) -> SoftMaps:
         run, cfg = self.run, self.run.cfg
         asked = {name for work in batch for name in work.todo}
         methods = {name: method for name, method in run.methods.items() if name in asked}
-        uses_model = any(method.needs.rows for method in methods.values())
+        uses_model = needs_model(methods)
         return soft_maps(
             run.backbone if uses_model else None,
             posteriors(run, loaded) if uses_model else None,
             [source.scene for source in loaded],
             methods,
             map_size=cfg.model.map_size,
+            device=run.device,
             strength=cfg.strength,
             num_repeat=cfg.num_repeat,
             sample_mode=cfg.sample_mode,

@@ -21,7 +21,7 @@ from piebench_masks.editing.external import MaskSource
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import MapMethod
 from piebench_masks.masks.baselines import Oracle
-from piebench_masks.masks.binarize import BINARIZERS, nearest_exact
+from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.run import Run, once
 from piebench_masks.stages.maps import READS, has_map, map_folder, read_map
 from piebench_masks.stages.stage import Batch, Failure, Work
@@ -63,7 +63,7 @@ def mask_folder(run: Run, name: str) -> Folder:
     else:
         parameters |= {
             "maps": map_folder(run, name).key,
-            "binarizer": part_identity(BINARIZERS[method.binarizer]),
+            "binarizer": part_identity(method.cutter),
             "compat": run.cfg.compat,
         }
     return run.folder("masks", parameters)
@@ -159,8 +159,7 @@ class Cuts:
         elif soft_map is None:
             return None
         else:
-            binarizer = BINARIZERS[method.binarizer]
-            masks = binarizer.latent_masks(
+            masks = method.cutter.latent_masks(
                 soft_map, thresholds, (image, image), run.cfg.compat, latent
             )
         return [Mask.of(t, mask) for t, mask in zip(thresholds, masks.numpy(), strict=True)]

@@ -20,7 +20,7 @@ from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
 from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
-from piebench_masks.metrics import Metric
+from piebench_masks.metrics import Metric, device_argument
 from piebench_masks.provenance import provenance
 from piebench_masks.settings import (
     EXTERNAL,
@@ -117,12 +117,10 @@ class Run:
         return made_editors(self.cfg)
 
     @functools.cached_property
-    def metrics(self) -> list[Metric]:
-        """The editing metrics; those with a network have it on this run's device."""
-        return [
-            made(node, **({"device": str(self.device)} if "device" in node else {}))
-            for node in self.cfg.metrics.values()
-        ]
+    def metrics(self) -> dict[str, Metric]:
+        """The editing metrics by name; networks are loaded when needed, on this run's device."""
+        device = str(self.device)
+        return {str(name): made_metric(node, device) for name, node in self.cfg.metrics.items()}
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -147,6 +145,16 @@ def made(node: DictConfig, **arguments: Any) -> Any:
     """
     check_part(node, **arguments)
     return instantiate(node, _partial_=True, _convert_="all")(**arguments)
+
+
+def made_metric(node: DictConfig, device: str) -> Metric:
+    """The metric that a node describes, on the device; BenchmarkError where it describes none."""
+    try:
+        given = device_argument(get_object(str(node["_target_"])), node, device)
+    except Exception:  # ``made`` says what is wrong
+        given = {}
+    metric: Metric = made(node, **given)
+    return metric
 
 
 def made_editors(cfg: DictConfig) -> dict[str, Editor]:

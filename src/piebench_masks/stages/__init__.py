@@ -6,7 +6,8 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.masks import Masks
-from piebench_masks.stages.score import EditScores, MaskScores
+from piebench_masks.stages.score_edits import EditScores
+from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.stage import Stage
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {

@@ -30,23 +30,19 @@ from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import Sample
 from piebench_masks.executors.local import in_process
-from piebench_masks.metrics.column import Column
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
 from piebench_masks.stages.masks import map_folder, map_name
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
-from piebench_masks.stages.score import MaskScores, edit_score_folder, write_columns
+from piebench_masks.stages.score_edits import edit_score_folder, score_item
+from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.variants import distinct, variants
 
 SIDE = 64
 LIMIT = 2 * 1024**3
 FASTER = 1.2
 """The exponent from which a growth counts as faster than linear; small parts do not scale."""
-COLUMNS = {
-    "lpips_shapes_unedit_part": Column("LPIPS", "down", 1e3),
-    "clip_shapes_edited": Column("CLIP", "up"),
-}
 
 
 def write_data(root: Path, count: int, pictures: int = 50) -> None:
@@ -108,18 +104,19 @@ def score(run: Run, samples: Sequence[Sample]) -> None:
 def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
     """Made-up rows of every distinct edit, in as many parts as batches."""
     draw = np.random.default_rng(0)
-    folder = edit_score_folder(run, "turbo_edit")
-    write_columns(folder, COLUMNS)
-    for start in range(0, len(samples), 8):
-        folder.append_rows(
-            [
-                {"item": item_name(sample), "mask": variant.name}
-                | dict(zip(COLUMNS, draw.random(2).tolist(), strict=True))
-                for sample in samples[start : start + 8]
-                for variant in distinct(variants(run, sample, "turbo_edit"))
-            ]
-        )
-    folder.compact(["item", "mask"])
+    for name in ("lpips", "clip"):
+        columns = run.metrics[name].columns
+        folder = edit_score_folder(run, "turbo_edit", name)
+        for start in range(0, len(samples), 8):
+            folder.append_rows(
+                [
+                    {"item": score_item(run, sample, "turbo_edit", name), "mask": variant.name}
+                    | dict(zip(columns, draw.random(len(columns)).tolist(), strict=True))
+                    for sample in samples[start : start + 8]
+                    for variant in distinct(variants(run, sample, "turbo_edit"))
+                ]
+            )
+        folder.compact(["item", "mask"])
 
 
 def stages(root: Path, measure: Callable[[str, Callable[[], object]], None]) -> None:

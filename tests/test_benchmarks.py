@@ -25,7 +25,7 @@ from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import read_map
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 from piebench_masks.stages.variants import Variant, variants
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -16,7 +16,7 @@ from growth import new_run, score, write_data, write_maps
 
 from piebench_masks.report.tables import dice_table
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import mask_scores
+from piebench_masks.stages.scores import mask_scores
 
 TIMES = 4
 SLACK = 1.15

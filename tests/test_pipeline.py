@@ -23,7 +23,7 @@ from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit, Painted
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 from piebench_masks.stages.stage import Batch
 from piebench_masks.store import Folder
 from piebench_masks.temporary import temporary_name

@@ -18,7 +18,7 @@ from piebench_masks.pipeline import run_pipeline
 from piebench_masks.report.tables import best_thresholds, dice_table
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 
 GOLDEN = Path(__file__).parent / "golden_dice.csv"
 TO_REACH = {"attn_based": 0.78, "ours": 0.74, "diffedit": 0.56}

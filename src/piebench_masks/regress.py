@@ -24,7 +24,8 @@ from piebench_masks.report.regression import (
 )
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores, read_columns
+from piebench_masks.stages.score_edits import edit_columns
+from piebench_masks.stages.scores import edit_scores, mask_scores
 
 VERDICTS = ("worse", "better", "same")
 FEW = 10
@@ -51,7 +52,11 @@ def regress(cfg: DictConfig, console: Console) -> int:
     run = Run(cfg)
     samples = parse(run, Console(quiet=True)).samples
     own = {name: method.threshold for name, method in run.methods.items()}
-    now = series(mask_scores(run, samples), edit_scores(run, samples), read_columns(run), own)
+    masks, edits = (
+        frame.assign(edit_type=frame["edit_type"].cat.codes)  # until report/ reads labels
+        for frame in (mask_scores(run, samples), edit_scores(run, samples))
+    )
+    now = series(masks, edits, edit_columns(run), own)
     if known is None:
         how = provenance() | {"model": run.model_source[1], "device": str(run.device)}
         write_baseline(path, now, how | {"date": datetime.now(UTC).date().isoformat()})

@@ -4,7 +4,6 @@ Every process of a run builds its own ``Run`` from the same configuration. Knows
 """
 
 import functools
-import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +26,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.soft_maps import needs_model
-from piebench_masks.metrics import Metric
+from piebench_masks.metrics import Metric, device_argument
 from piebench_masks.provenance import provenance
 from piebench_masks.settings import EXTERNAL, check, check_editors, check_part, require
 from piebench_masks.store import Artifacts, Folder, Overwrite
@@ -59,6 +58,7 @@ class Run:
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
         self.parsed = 0  # samples that had to be parsed
+        self.edit_types: tuple[str, ...] = ()  # the data set's, once it is parsed
         self.answers: dict[tuple[Any, ...], Any] = {}
         self._identities = dict(identities or {})
         if cfg.threads:
@@ -180,10 +180,8 @@ class Run:
     @functools.cached_property
     def metrics(self) -> dict[str, Metric]:
         """The editing metrics by name; those that take a device have it on this run's."""
-        return {str(name): self._metric(node) for name, node in self.cfg.metrics.items()}
-
-    def _metric(self, node: DictConfig) -> Metric:
-        return made(node, **({"device": str(self.device)} if takes(node, "device") else {}))
+        device = str(self.device)
+        return {str(name): made_metric(node, device) for name, node in self.cfg.metrics.items()}
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -199,11 +197,6 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
         return run.answers[question]
 
     return answer
-
-
-def takes(node: DictConfig, argument: str) -> bool:
-    """Whether what a ``_target_`` node makes has an argument of that name."""
-    return argument in inspect.signature(get_object(str(node._target_))).parameters
 
 
 def made(node: DictConfig, **arguments: Any) -> Any:
@@ -224,6 +217,13 @@ def made_method(name: str, node: DictConfig) -> MapMethod:
             "MapMethod: set it to the import path of one"
         )
     return method
+
+
+def made_metric(node: DictConfig, device: str) -> Metric:
+    """The metric that a node describes, on the device; BenchmarkError where it describes none."""
+    check_part(node)
+    metric: Metric = made(node, **device_argument(get_object(str(node._target_)), node, device))
+    return metric
 
 
 def made_editors(cfg: DictConfig) -> dict[str, Editor]:

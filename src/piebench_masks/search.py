@@ -6,7 +6,6 @@ The study lies in a file: the same command goes on where it was. Knows no stage.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.markup import escape
 
 from piebench_masks.console import say
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.metrics.column import column_of, read_columns
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.report.pareto import hypervolume
 from piebench_masks.sweep import collect
@@ -89,14 +89,29 @@ def mean_dice(results: Path, method: str) -> float:
 
 
 def front_hypervolume(results: Path, method: str) -> float:
-    """Area that the method's edits dominate, of LPIPS outside the mask 0..1 by CLIP 0..100."""
+    """Area that the method's edits dominate: how well the background is kept by how well the edit
+    is done, each from the worst value of its column, 0, to the best, 1.
+
+    Raises BenchmarkError where no metric's column stands for one of the two, or has no bounds.
+    """
     rows = pd.read_parquet(results / "edit_scores.parquet")
-    names = list(map(str, rows))
-    lpips = next(name for name in names if name.startswith("lpips") and "_unedit" in name)
-    clip = next(name for name in names if name.startswith("clip") and "_edited" in name)
-    own = rows[rows["method"] == method].groupby(["editor", "threshold"])
-    means = own[[lpips, clip]].mean().dropna()
-    return hypervolume(1 - means[lpips].to_numpy(), np.asarray(means[clip]) / 100)
+    columns = read_columns(results / "columns.json")
+    valued = set(rows.columns[rows.notna().any()])
+    groups = rows[rows["method"] == method].groupby(["editor", "threshold"])
+    gains = {}
+    for role in ("background", "edit"):
+        name = column_of(role, columns, valued)
+        if name is None or (bounds := columns[name].bounds) is None:
+            raise BenchmarkError(
+                f"hparams_search.objective=hypervolume needs a metric with a column of the role "
+                f"{role} that has bounds: choose one, as in metrics=shapes, or another objective"
+            )
+        means = groups[name].agg(columns[name].summarise)
+        low, high = bounds
+        from_worst = means - low if columns[name].direction == "up" else high - means
+        gains[role] = from_worst / (high - low)
+    both = pd.DataFrame(gains).dropna()
+    return hypervolume(both["background"].to_numpy(), both["edit"].to_numpy())
 
 
 OBJECTIVES = {"dice": mean_dice, "hypervolume": front_hypervolume}

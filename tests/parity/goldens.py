@@ -82,6 +82,7 @@ class Goldens:
         with TemporaryDirectory() as folder:
             to_open_clip(self.models / "clip_random", Path(folder))
             clip = Clip(model=f"local-dir:{folder}", pretrained=None, rows=4)
+            clip.load()  # while the folder is there
         backbone = self.models / "squeezenet_random_features.safetensors"
         return [clip, Lpips(backbone=backbone, rows=4), Pixel(rows=4)]
 

@@ -53,6 +53,7 @@ def parse(run: Run, console: Console) -> DataSet:
         try:
             samples, edit_types = read_samples(table)
             say(console, "stage", None, stage="parse", computed=0, cached=len(samples))
+            run.edit_types = edit_types
             return DataSet(samples[: cfg.limit], edit_types)
         except DataError as error:
             if isinstance(error.__cause__, PermissionError):
@@ -63,7 +64,7 @@ def parse(run: Run, console: Console) -> DataSet:
         lines = [json.dumps(vars(rejection)) for rejection in parsed.rejections]
         folder.write_bytes("rejects.jsonl", "".join(f"{line}\n" for line in lines).encode())
         folder.write_bytes("samples.parquet", samples_table(parsed.samples, parsed.edit_types))
-    run.parsed = len(parsed.samples)
+    run.parsed, run.edit_types = len(parsed.samples), parsed.edit_types
     words = f"[bold]parse[/]: {len(parsed.samples)} samples, {len(parsed.rejections)} rejected"
     about = {"computed": len(parsed.samples), "failed": len(parsed.rejections)}
     say(console, "stage", words, stage="parse", **about)

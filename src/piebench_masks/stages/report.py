@@ -23,7 +23,7 @@ from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.method import MapMethod
-from piebench_masks.metrics.column import Column
+from piebench_masks.metrics.column import Column, write_columns
 from piebench_masks.provenance import provenance
 from piebench_masks.report.charts import Chart, dice_charts, pareto_chart
 from piebench_masks.report.figures import plot_dice, save_figure
@@ -51,16 +51,9 @@ from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, has_edit
 from piebench_masks.stages.masks import map_folder, read_map
 from piebench_masks.stages.parse import parsed_folder
-from piebench_masks.stages.score import (
-    edit_case,
-    edit_score_folder,
-    edit_scores,
-    mask_scores,
-    measured_costs,
-    read_columns,
-    read_edit,
-    scored_thresholds,
-)
+from piebench_masks.stages.score_edits import edit_case, edit_columns, edit_score_folder, read_edit
+from piebench_masks.stages.score_masks import scored_thresholds
+from piebench_masks.stages.scores import edit_scores, mask_scores, measured_costs
 from piebench_masks.stages.variants import variants
 from piebench_masks.store import artifact_key
 from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
@@ -88,7 +81,11 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     failures = computed.failures
     folder = run.results
     folder.mkdir(parents=True, exist_ok=True)
-    masks, edits, columns = mask_scores(run, samples), edit_scores(run, samples), read_columns(run)
+    masks, edits = (
+        frame.assign(edit_type=frame["edit_type"].cat.codes)  # until report/ reads labels
+        for frame in (mask_scores(run, samples), edit_scores(run, samples))
+    )
+    columns = edit_columns(run)
     costs = measured_costs(run, samples, edits)
     own = {name: method.threshold for name, method in run.methods.items()}
     best = own | (best_thresholds(masks) if len(masks) else {})
@@ -111,6 +108,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
 
     masks.to_parquet(folder / "mask_scores.parquet", index=False)
     edits.to_parquet(folder / "edit_scores.parquet", index=False)
+    write_columns(folder / "columns.json", columns)
     _write(folder / "failures.jsonl", "".join(f"{json.dumps(asdict(f))}\n" for f in failures))
     _write(folder / "config.yaml", OmegaConf.to_yaml(run.cfg, resolve=True))
     _write(folder / "provenance.json", json.dumps(how, indent=2))
@@ -422,7 +420,11 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
     if run.editors:
         keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
         model = f"{run.cfg.model.name} ({run.model_source[1]})"
-    scores = {f"scores of {n}": edit_score_folder(run, n).key for n in run.section("editor")}
+    scores = {
+        f"{metric} of {name}": edit_score_folder(run, name, metric).key
+        for name in run.section("editor")
+        for metric in run.metrics
+    }
     return provenance() | {
         "device": str(run.device),
         "executor": run.section("executor"),

@@ -5,15 +5,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.run import Run, made
+from piebench_masks.parts import made
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
+from piebench_masks.settings import Settings
 from piebench_masks.stages import STAGES
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
@@ -34,7 +36,7 @@ MAKES_RESULTS = (
 """The settings that tables depend on."""
 
 
-def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int:
+def run_pipeline(cfg: Settings, names: Sequence[str], console: Console) -> int:
     """Run the stages of these names in their order; returns how many items failed.
 
     Raises BenchmarkError where the run as a whole cannot go on.
@@ -45,6 +47,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             f"{', '.join(STAGES)} and report"
         )
     run = Run(cfg)
+    cfg = run.cfg
     samples = parse(run, console)
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
@@ -100,7 +103,7 @@ def _otherwise_set(run: Run) -> list[str]:
     """What was set otherwise in the run whose results this one replaces; [] if there is none."""
     try:
         before: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
-        now: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        now = run.plain
         return [name for name in MAKES_RESULTS if before.get(name) != now.get(name)]
     except Exception:  # none, or one that was never finished, or damaged
         return []

@@ -11,29 +11,22 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
+from piebench_masks.diffusion.source import model_sizes, resolve_model
 from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.metrics import Metric
+from piebench_masks.parts import made, takes
 from piebench_masks.provenance import provenance
-from piebench_masks.settings import (
-    EXTERNAL,
-    METHOD_SETTINGS,
-    check,
-    check_editors,
-    check_part,
-    one_line,
-    require,
-)
+from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings, typed
 from piebench_masks.store import Artifacts, Folder, Overwrite
+from piebench_masks.values import one_line
 
-OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,14 +34,13 @@ T = TypeVar("T")
 class Run:
     """The parts of one run.
 
-    cfg: the composed configuration (conf/config.yaml).
+    cfg: the settings, or a composed configuration (conf/config.yaml), which is checked here.
     device: takes the place of ``cfg.device``: a worker process has one of its own.
     Raises BenchmarkError where a value is missing or unknown.
     """
 
-    def __init__(self, cfg: DictConfig, device: str | None = None) -> None:
-        require(cfg)
-        check(cfg)
+    def __init__(self, cfg: Settings | DictConfig, device: str | None = None) -> None:
+        cfg = cfg if isinstance(cfg, Settings) else typed(cfg)
         self.cfg = cfg
         self.device = usable_device(device or cfg.device or default_device())
         self.overwrite = Overwrite(cfg.overwrite)
@@ -59,11 +51,13 @@ class Run:
             torch.set_num_threads(cfg.threads)
 
     def section(self, name: str) -> dict[str, Any]:
-        """One section of the configuration as plain, resolved Python values; {} if left out."""
-        chosen = OmegaConf.select(self.cfg, name)
-        plain = OmegaConf.to_container(chosen, resolve=True) if chosen else {}
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
+        """One section of the configuration as plain Python values; {} if left out."""
+        return self.plain[name] or {}
+
+    @functools.cached_property
+    def plain(self) -> dict[str, Any]:
+        """All settings, as YAML and JSON have them."""
+        return self.cfg.plain()
 
     def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
         """The artifact folder of these parameters; new ones get this process's provenance."""
@@ -120,7 +114,7 @@ class Run:
     def metrics(self) -> list[Metric]:
         """The editing metrics; those with a network have it on this run's device."""
         return [
-            made(node, **({"device": str(self.device)} if "device" in node else {}))
+            made(node, **({"device": str(self.device)} if takes(node, "device") else {}))
             for node in self.cfg.metrics.values()
         ]
 
@@ -140,26 +134,12 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     return answer
 
 
-def made(node: DictConfig, **arguments: Any) -> Any:
-    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's.
-
-    Raises BenchmarkError where the target is not there or does not take these settings.
-    """
-    check_part(node, **arguments)
-    return instantiate(node, _partial_=True, _convert_="all")(**arguments)
+def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing."""
+    return {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
 
 
-def made_editors(cfg: DictConfig) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing.
-
-    Raises BenchmarkError where one does not describe an editor.
-    """
-    check_editors(cfg)
-    chosen = cfg.get("editor") or {}
-    return {str(name): made(node) for name, node in chosen.items() if name != EXTERNAL}
-
-
-def only_editor(cfg: DictConfig) -> Editor:
+def only_editor(cfg: EditImageSettings) -> Editor:
     """The editor of a configuration that has a single one; else BenchmarkError."""
     editors = made_editors(cfg)
     if len(editors) != 1:
@@ -209,7 +189,7 @@ def _method(name: str, settings: dict[str, Any]) -> MapMethod:
         raise BenchmarkError(
             f"mask.{name} does not describe a map method ({one_line(error)}): set "
             f"mask.{name}.method to the import path of a MapMethod, and beside it only "
-            f"{', '.join(METHOD_SETTINGS)}"
+            "threshold, sweep and draws"
         ) from error
 
 

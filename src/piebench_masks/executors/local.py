@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
@@ -12,7 +13,6 @@ from threading import Thread
 from typing import Any, Literal
 
 import torch
-from omegaconf import OmegaConf
 
 from piebench_masks.executors.workers import (
     Answer,
@@ -24,6 +24,7 @@ from piebench_masks.executors.workers import (
 )
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor, Outcome, run_batches
+from piebench_masks.settings import Settings
 from piebench_masks.stages.stage import Batch, Stage
 
 
@@ -44,11 +45,10 @@ def on_this_machine(
         with in_process(run) as executor:
             yield executor
         return
-    plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
     # More threads than cores make every one of them slow.
-    plain["threads"] = run.cfg.threads or max(1, cores // len(devices))
+    cfg = replace(run.cfg, threads=run.cfg.threads or max(1, cores // len(devices)))
     names = [f"cuda:{d}" if isinstance(d, int) else str(d) for d in devices]
-    starts: list[Start[_Process]] = [partial(_Process, plain, name) for name in names]
+    starts: list[Start[_Process]] = [partial(_Process, cfg, name) for name in names]
     with shared_out(lambda: starts, _wait) as executor:
         yield executor
 
@@ -65,12 +65,12 @@ def in_process(run: Run) -> Iterator[Executor]:
 class _Process:
     """A worker at the other end of a pipe."""
 
-    def __init__(self, plain: Any, device: str) -> None:
+    def __init__(self, cfg: Settings, device: str) -> None:
         self.place = device
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Daemons are ended with their parent, however that ends in an orderly way.
-        self.process = context.Process(target=_work, args=(theirs, plain, device), daemon=True)
+        self.process = context.Process(target=_work, args=(theirs, cfg, device), daemon=True)
         # Ctrl-C is for the main process, which ends this one: blocked signals are inherited. What
         # multiprocessing starts before its first process would unblock them again.
         resource_tracker.ensure_running()
@@ -104,7 +104,7 @@ def _wait(workers: Sequence[_Process]) -> list[_Process]:
     return [worker for worker in workers if worker.connection in answering]
 
 
-def _work(theirs: Connection, plain: Any, device: str) -> None:
+def _work(theirs: Connection, cfg: Settings, device: str) -> None:
     inbox: Queue[Any] = Queue()
 
     def receive() -> None:
@@ -120,4 +120,4 @@ def _work(theirs: Connection, plain: Any, device: str) -> None:
             theirs.send(what)
 
     Thread(target=receive, daemon=True).start()
-    serve(lambda: Run(OmegaConf.create(plain), device), inbox, answer)
+    serve(lambda: Run(cfg, device), inbox, answer)

@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
 from pathlib import Path
@@ -17,8 +17,6 @@ from queue import Queue
 from threading import Thread
 from types import ModuleType
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.workers import (
@@ -32,6 +30,7 @@ from piebench_masks.executors.workers import (
 from piebench_masks.provenance import provenance
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor
+from piebench_masks.settings import Settings
 from piebench_masks.stages.parse import parsed_folder
 
 log = getLogger(__name__)
@@ -61,10 +60,10 @@ def on_cluster(run: Run, address: str, num_gpus: float, actors: int | None) -> I
         _connect(ray, address, run.cfg.debug)
         count = _room(ray, num_gpus, threads, actors)
         life = ray.remote(num_gpus=num_gpus, num_cpus=threads, max_restarts=0)(_Life)
-        plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        cfg = replace(run.cfg, threads=threads)
         origin = _Origin(witnesses=_witnesses(run))
         device = "cuda:0" if num_gpus else "cpu"  # Ray shows an actor the GPUs that it has
-        return [partial(_Actor, ray, life, plain | {"threads": threads}, device, origin)] * count
+        return [partial(_Actor, ray, life, cfg, device, origin)] * count
 
     try:
         with shared_out(starts, partial(_wait, ray)) as executor:
@@ -132,10 +131,10 @@ def _witnesses(run: Run) -> dict[str, Path]:
 class _Life:
     """An actor's side: a thread that computes, and calls that bring batches and fetch outcomes."""
 
-    def __init__(self, plain: Any, device: str, origin: _Origin) -> None:
+    def __init__(self, cfg: Settings, device: str, origin: _Origin) -> None:
         self.inbox: Queue[Any] = Queue()
         self.outbox: Queue[Answer] = Queue()
-        make = partial(_run_like, origin, plain, device)
+        make = partial(_run_like, origin, cfg, device)
         Thread(target=serve, args=(make, self.inbox, self.outbox.put), daemon=True).start()
 
     def exchange(self, messages: Sequence[Message]) -> Answer:
@@ -144,7 +143,7 @@ class _Life:
         return self.outbox.get()
 
 
-def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
+def _run_like(origin: _Origin, cfg: Settings, device: str) -> Run:
     node = f"Ray node {socket.gethostname()}"
     with suppress(OSError):  # only paths that are relative need it
         os.chdir(origin.folder)
@@ -162,18 +161,18 @@ def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
             f"{', '.join(origin.versions[entry.split()[0]] for entry in other)}: results would "
             "depend on the node. Install the same constraints.txt everywhere."
         )
-    return Run(OmegaConf.create(plain), device)
+    return Run(cfg, device)
 
 
 class _Actor:
     """A worker that Ray places; one call at a time takes messages there and an answer back."""
 
     def __init__(
-        self, ray: ModuleType, life: Any, plain: Any, device: str, origin: _Origin
+        self, ray: ModuleType, life: Any, cfg: Settings, device: str, origin: _Origin
     ) -> None:
         self.ray = ray
         self.place = "the Ray cluster"
-        self.actor = life.remote(plain, device, origin)
+        self.actor = life.remote(cfg, device, origin)
         self.messages: list[Message] = []
         self.call: Any = None
         self.placed = False

@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure as Drawn
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 from torch import Tensor
@@ -24,6 +23,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics.column import Column
+from piebench_masks.parts import made
 from piebench_masks.provenance import provenance
 from piebench_masks.report.charts import Chart, dice_charts, pareto_chart
 from piebench_masks.report.figures import plot_dice, save_figure
@@ -45,7 +45,7 @@ from piebench_masks.report.tables import (
     method_table,
     threshold_table,
 )
-from piebench_masks.run import Run, made
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
 from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, has_edit
@@ -112,7 +112,7 @@ def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Cons
     masks.to_parquet(folder / "mask_scores.parquet", index=False)
     edits.to_parquet(folder / "edit_scores.parquet", index=False)
     _write(folder / "failures.jsonl", "".join(f"{json.dumps(asdict(f))}\n" for f in failures))
-    _write(folder / "config.yaml", OmegaConf.to_yaml(run.cfg, resolve=True))
+    _write(folder / "config.yaml", run.cfg.yaml())
     _write(folder / "provenance.json", json.dumps(how, indent=2))
     for stem, table in (beside | tables).items():
         table.write(folder / "tables", stem)
@@ -152,7 +152,7 @@ def _say_results(
     """All tables and where the report lies; a run of a sweep, which has its own, is one line."""
     void = {stem for stem in beside if tables[stem].frame["difference"].isna().all()}
     if sweep := run.cfg.sweep:
-        values = dict(sweep["values"])
+        values = sweep.values
         rows = tables["mask_methods"].frame.to_dict("records") if "mask_methods" in tables else []
         dice = {row["method"]: row["dice"] for row in rows if row["method"] not in BASELINES}
         settings = ", ".join(f"{key}={value}" for key, value in values.items())
@@ -458,7 +458,7 @@ def _publish(
         group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
         tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
         config={
-            "config": OmegaConf.to_container(cfg, resolve=True),
+            "config": run.plain,
             "versions": how["versions"],
             "artifacts": how["artifacts"],
         },

@@ -49,7 +49,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.regress import checked_baseline
 from piebench_masks.report.regression import compare, write_baseline
 from piebench_masks.run import Run
-from piebench_masks.settings import SETTINGS
+from piebench_masks.settings import ExternalEdits
 
 SIDE = 8
 ODD: tuple[Any, ...] = (
@@ -320,10 +320,7 @@ def edits_elsewhere(draw: Random, root: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (root / "output" / "theirs").mkdir(exist_ok=True)
     methods = changed(draw, {"mine": "none", "theirs": "oracle"})
-    if not SETTINGS["editor.external.methods"][0](
-        methods
-    ):  # as Run checks it before anything is looked for
-        raise BenchmarkError("editor.external.methods")
+    ExternalEdits(root=str(root), methods=methods)  # as is checked before anything is looked for
     external_methods(root / "output", methods)
     strip = Image.new("RGB", (draw.choice((1, SIDE, 4 * SIDE)), draw.choice((1, SIDE))))
     strip.save(place / "edit.png")

@@ -1,6 +1,8 @@
 """The command as a user meets it: a real process, its words and its exit status."""
 
 import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -19,7 +21,25 @@ def test_help_says_what_each_setting_is_for(tmp_path: Path) -> None:
     text = command(tmp_path, "--help").stdout
     assert "batch_size: 8          # samples per batch" in text
     assert "name: ${dataset.name}-${model.name}" in text
+    assert "strength: 0.5          # from 0.25 to 1: the noise level" in text
+    assert "compat: exact          # exact | reference: reproduce" in text
     assert "_target_" not in text
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    asked = "import sys, piebench_masks.cli; print({'torch', 'pandas'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("more", [("seed=1",), ("-m", "seed=1,2")])
+def test_a_dry_run_writes_nothing(more: tuple[str, ...], tmp_path: Path) -> None:
+    places = f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"
+    places += (f"artifacts_dir={tmp_path / 'artifacts'}",)
+    done = command(tmp_path, *more, "dry_run=true", "limit=2", *places)
+    assert done.returncode == 0, done.stderr
+    assert f"would first write the shapes data set to {tmp_path / 'data/shapes'}" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:

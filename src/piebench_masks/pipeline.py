@@ -12,8 +12,10 @@ from rich.table import Table
 
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.run import Run, made
+from piebench_masks.parts import made
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
+from piebench_masks.settings import Settings
 from piebench_masks.stages import STAGES, stage_of
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.report import report
@@ -35,7 +37,7 @@ MAKES_RESULTS = (
 """The settings that tables depend on."""
 
 
-def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int:
+def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Console) -> int:
     """Run the stages of these names in their order; returns how many items failed.
 
     Raises BenchmarkError where the run as a whole cannot go on.
@@ -46,6 +48,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             f"{', '.join(STAGES)} and report"
         )
     run = Run(cfg)
+    cfg = run.cfg
     if not cfg.dry_run:
         sweep_temporaries(run.artifacts.root)
     samples = parse(run, console).samples
@@ -104,7 +107,7 @@ def _otherwise_set(run: Run) -> list[str]:
     """What was set otherwise in the run whose results this one replaces; [] if there is none."""
     try:
         before: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
-        now: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        now = run.plain
         return [name for name in MAKES_RESULTS if before.get(name) != now.get(name)]
     except Exception:  # none, or one that was never finished, or damaged
         return []

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
@@ -23,6 +22,7 @@ from piebench_masks.report.regression import (
     write_baseline,
 )
 from piebench_masks.run import Run
+from piebench_masks.settings import Settings
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score_edits import edit_columns
 from piebench_masks.stages.scores import edit_scores, mask_scores
@@ -32,7 +32,7 @@ FEW = 10
 """So many rows are printed, changed or not."""
 
 
-def regress(cfg: DictConfig, console: Console) -> int:
+def regress(cfg: Settings, console: Console) -> int:
     """How many items failed or series are significantly worse than ``cfg.baseline``.
 
     baseline: a Parquet file; or ``update``, which writes ``results_dir/baselines/name.parquet``.

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.loading import (
@@ -20,18 +20,18 @@ from piebench_masks.diffusion.loading import (
     model_provides,
     model_sizes,
 )
-from piebench_masks.diffusion.source import packaged, resolve_model
+from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor, check_needs
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, device_argument
+from piebench_masks.parts import Part, made
 from piebench_masks.provenance import provenance
-from piebench_masks.settings import EXTERNAL, check, check_editors, check_part, require
+from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings, typed
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
-OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ T = TypeVar("T")
 class Run:
     """The parts of one run.
 
-    cfg: the composed configuration (conf/config.yaml).
+    cfg: the settings, or a composed configuration (conf/config.yaml), which is checked here.
     device: takes the place of ``cfg.device``: a worker process has one of its own.
     identities: what ``identities`` gave in the process that started this one.
     Raises BenchmarkError where a value is missing or unknown.
@@ -47,13 +47,11 @@ class Run:
 
     def __init__(
         self,
-        cfg: DictConfig,
+        cfg: Settings | DictConfig,
         device: str | None = None,
         identities: Mapping[str, Any] | None = None,
     ) -> None:
-        require(cfg)
-        check(cfg)
-        self.cfg = cfg
+        self.cfg = cfg = cfg if isinstance(cfg, Settings) else typed(cfg)
         self.device = usable_device(device or cfg.device or default_device())
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
@@ -65,11 +63,13 @@ class Run:
             torch.set_num_threads(cfg.threads)
 
     def section(self, name: str) -> dict[str, Any]:
-        """One section of the configuration as plain, resolved Python values; {} if left out."""
-        chosen = OmegaConf.select(self.cfg, name)
-        plain = OmegaConf.to_container(chosen, resolve=True) if chosen else {}
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
+        """One section of the configuration as plain Python values; {} if left out."""
+        return self.plain[name] or {}
+
+    @functools.cached_property
+    def plain(self) -> dict[str, Any]:
+        """All settings, as YAML and JSON have them."""
+        return self.cfg.plain()
 
     @functools.cached_property
     def artifacts(self) -> Artifacts:
@@ -168,8 +168,7 @@ class Run:
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
         """The chosen mask methods, then the trivial baselines, in the order of the tables."""
-        chosen = self.cfg.get("mask") or {}
-        methods = {str(name): made_method(str(name), node) for name, node in chosen.items()}
+        methods = {name: made_method(name, node) for name, node in self.cfg.mask.items()}
         return methods | {name: BASELINES[name] for name in self.cfg.baselines}
 
     @functools.cached_property
@@ -181,7 +180,7 @@ class Run:
     def metrics(self) -> dict[str, Metric]:
         """The editing metrics by name; those that take a device have it on this run's."""
         device = str(self.device)
-        return {str(name): made_metric(node, device) for name, node in self.cfg.metrics.items()}
+        return {name: made_metric(node, device) for name, node in self.cfg.metrics.items()}
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -199,44 +198,29 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     return answer
 
 
-def made(node: DictConfig, **arguments: Any) -> Any:
-    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's.
-
-    Raises BenchmarkError where the target is not there or does not take these settings.
-    """
-    check_part(node, **arguments)
-    return instantiate(node, _partial_=True, _convert_="all")(**arguments)
-
-
-def made_method(name: str, node: DictConfig) -> MapMethod:
+def made_method(name: str, node: Part) -> MapMethod:
     """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
     method = made(node)
     if not isinstance(method, MapMethod):
         raise BenchmarkError(
-            f"mask.{name}._target_ is {node._target_}, which makes a {type(method).__name__} and no "
+            f"mask.{name}._target_ is {node['_target_']}, which makes a {type(method).__name__} and no "
             "MapMethod: set it to the import path of one"
         )
     return method
 
 
-def made_metric(node: DictConfig, device: str) -> Metric:
-    """The metric that a node describes, on the device; BenchmarkError where it describes none."""
-    check_part(node)
-    metric: Metric = made(node, **device_argument(get_object(str(node._target_)), node, device))
+def made_metric(node: Part, device: str) -> Metric:
+    """The metric that a node describes, on that device if it takes one."""
+    metric: Metric = made(node, **device_argument(get_object(node["_target_"]), node, device))
     return metric
 
 
-def made_editors(cfg: DictConfig) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing.
-
-    Raises BenchmarkError where one does not describe an editor, or the model lacks what it needs.
-    """
-    check_editors(cfg)
-    chosen = cfg.get("editor") or {}
-    return {str(name): made(node) for name, node in chosen.items() if name != EXTERNAL}
+def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing."""
+    return {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
 
 
-def only_editor(cfg: DictConfig) -> Editor:
+def only_editor(cfg: EditImageSettings) -> Editor:
     """The editor of a configuration that has a single one; else BenchmarkError."""
     editors = made_editors(cfg)
     if len(editors) != 1:

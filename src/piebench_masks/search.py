@@ -16,6 +16,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import column_of, read_columns
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.report.pareto import hypervolume
+from piebench_masks.settings import typed
 from piebench_masks.sweep import collect
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def search(cfg: DictConfig, console: Console) -> int:
     """Run trials until there are ``trials`` finished ones; how many items failed in all of them.
 
-    Raises BenchmarkError where optuna is not installed or the objective is unknown.
+    Raises BenchmarkError where optuna is not installed or a setting, also of a trial, is refused.
     """
     try:
         import optuna
@@ -35,10 +36,10 @@ def search(cfg: DictConfig, console: Console) -> int:
             "[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # each trial has a line of our own
-    settings = cfg.hparams_search
-    if settings.objective not in OBJECTIVES:
-        raise BenchmarkError(f"hparams_search.objective is none of {', '.join(OBJECTIVES)}")
-    folder = Path(cfg.results_dir) / cfg.name
+    whole = typed(cfg)
+    settings = whole.hparams_search
+    assert settings is not None
+    folder = Path(whole.results_dir) / whole.name
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{settings.objective} of {settings.method}",
@@ -52,19 +53,19 @@ def search(cfg: DictConfig, console: Console) -> int:
         own = cfg.copy()
         own.merge_with(
             {
-                "name": f"{cfg.name}/{trial.number}",
-                "sweep": {"name": cfg.name, "values": values},
+                "name": f"{whole.name}/{trial.number}",
+                "sweep": {"name": whole.name, "values": values},
                 "hparams_search": None,
             }
         )
         for key, value in values.items():
             OmegaConf.update(own, key, value)
-        run_pipeline(own, own.stages, console)
+        run_pipeline(typed(own), whole.stages, console)
         return OBJECTIVES[settings.objective](folder / str(trial.number), settings.method)
 
     finished = sum(trial.state.is_finished() for trial in study.trials)
     # Reproducible, but not the same draws again where a study goes on.
-    study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + finished)
+    study.sampler = optuna.samplers.TPESampler(seed=whole.seed + finished)
     study.optimize(objective, n_trials=max(0, settings.trials - finished))
     best = study.best_trial
     values = ", ".join(f"{key}={value}" for key, value in best.params.items())
@@ -77,9 +78,9 @@ def search(cfg: DictConfig, console: Console) -> int:
 
 def _suggest(trial: "Trial", key: str, space: Any) -> Any:
     """One of a list, or a number of an interval ``{low: 1, high: 2}``."""
-    if OmegaConf.is_list(space):
-        return trial.suggest_categorical(key, list(space))
-    return trial.suggest_float(key, space.low, space.high)
+    if isinstance(space, list):
+        return trial.suggest_categorical(key, space)
+    return trial.suggest_float(key, space["low"], space["high"])
 
 
 def mean_dice(results: Path, method: str) -> float:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
@@ -12,7 +13,6 @@ from threading import Lock, Thread
 from typing import Any, Literal
 
 import torch
-from omegaconf import OmegaConf
 
 from piebench_masks.executors.workers import (
     Answer,
@@ -24,6 +24,7 @@ from piebench_masks.executors.workers import (
     shared_out,
 )
 from piebench_masks.run import Run
+from piebench_masks.settings import Settings
 from piebench_masks.runner import Executor, Outcome, run_batches
 from piebench_masks.stages.stage import Batch, Stage
 
@@ -54,9 +55,8 @@ def on_this_machine(
     names = [f"cuda:{d}" if isinstance(d, int) else str(d) for d in devices]
 
     def starts() -> list[Start[_Process]]:
-        plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
-        settings = plain | {"threads": threads}
-        return [partial(_Process, stage_of, settings, name, run.identities) for name in names]
+        cfg = replace(run.cfg, threads=threads)
+        return [partial(_Process, stage_of, cfg, name, run.identities) for name in names]
 
     with shared_out(starts, _wait) as workers, in_process(run) as here:
         started = False
@@ -96,13 +96,13 @@ class _Process:
     """A worker at the other end of a pipe."""
 
     def __init__(
-        self, stage_of: StageOf, plain: Any, device: str, identities: Mapping[str, Any]
+        self, stage_of: StageOf, cfg: Settings, device: str, identities: Mapping[str, Any]
     ) -> None:
         self.place = device
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Daemons are ended with their parent, however that ends in an orderly way.
-        arguments = theirs, stage_of, plain, device, dict(identities)
+        arguments = theirs, stage_of, cfg, device, dict(identities)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
         # Ctrl-C is for the main process, which ends this one: blocked signals are inherited. What
         # multiprocessing starts before its first process would unblock them again.
@@ -138,7 +138,7 @@ def _wait(workers: Sequence[_Process]) -> list[_Process]:
 
 
 def _work(
-    theirs: Connection, stage_of: StageOf, plain: Any, device: str, identities: dict[str, Any]
+    theirs: Connection, stage_of: StageOf, cfg: Settings, device: str, identities: dict[str, Any]
 ) -> None:
     inbox: Queue[Any] = Queue()
     sending = Lock()
@@ -156,4 +156,4 @@ def _work(
             theirs.send(what)
 
     Thread(target=receive, daemon=True).start()
-    serve(lambda: Run(OmegaConf.create(plain), device, identities), stage_of, inbox, answer)
+    serve(lambda: Run(cfg, device, identities), stage_of, inbox, answer)

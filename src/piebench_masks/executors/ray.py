@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
 from pathlib import Path
@@ -17,8 +17,6 @@ from queue import Queue
 from threading import Thread
 from types import ModuleType
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.workers import (
@@ -33,6 +31,7 @@ from piebench_masks.executors.workers import (
 from piebench_masks.provenance import provenance
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor
+from piebench_masks.settings import Settings
 
 log = getLogger(__name__)
 CONNECT_SECONDS = 10.0
@@ -63,10 +62,10 @@ def on_cluster(
         _connect(ray, address, run.cfg.debug)
         count = _room(ray, num_gpus, threads, actors)
         life = ray.remote(num_gpus=num_gpus, num_cpus=threads, max_restarts=0)(_Life)
-        plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        cfg = replace(run.cfg, threads=threads)
         device = "cuda:0" if num_gpus else "cpu"  # Ray shows an actor the GPUs that it has
         origin = _Origin(_witnesses(run), dict(run.identities))
-        make = partial(_run_like, origin, plain | {"threads": threads}, device)
+        make = partial(_run_like, origin, cfg, device)
         return [partial(_Actor, ray, life, make, stage_of)] * count
 
     try:
@@ -148,7 +147,7 @@ class _Life:
         return self.outbox.get()
 
 
-def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
+def _run_like(origin: _Origin, cfg: Settings, device: str) -> Run:
     node = f"Ray node {socket.gethostname()}"
     with suppress(OSError):  # only paths that are relative need it
         os.chdir(origin.folder)
@@ -166,7 +165,7 @@ def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
             f"{', '.join(origin.versions[entry.split()[0]] for entry in other)}: results would "
             "depend on the node. Install the same constraints.txt everywhere."
         )
-    return Run(OmegaConf.create(plain), device, origin.identities)
+    return Run(cfg, device, origin.identities)
 
 
 class _Actor:

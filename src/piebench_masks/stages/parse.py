@@ -17,7 +17,8 @@ from piebench_masks.data.parsed import DataError, Parsed
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import is_sound, read_samples, samples_table
 from piebench_masks.identity import part_identity
-from piebench_masks.run import Run, made
+from piebench_masks.parts import made
+from piebench_masks.run import Run
 from piebench_masks.store import Folder, Overwrite
 
 VERSION = 3

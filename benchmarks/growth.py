@@ -30,11 +30,11 @@ from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import EDIT_TYPES, Sample
 from piebench_masks.executors.local import in_process
 from piebench_masks.metrics.column import Column
+from piebench_masks.publish import report
 from piebench_masks.run import Run, item_name
 from piebench_masks.runner import Outcome, run_stage
 from piebench_masks.stages.masks import map_folder, map_name
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.report import report
 from piebench_masks.stages.score import MaskScores, edit_score_folder, write_columns
 from piebench_masks.stages.variants import distinct, variants
 

@@ -12,11 +12,11 @@ from rich.table import Table
 
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.publish import report
 from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome, run_stage
 from piebench_masks.stages import STAGES
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.report import report
 from piebench_masks.stages.stage import Stage
 
 COUNTED = {

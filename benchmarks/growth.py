@@ -30,11 +30,12 @@ from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import Sample
 from piebench_masks.executors.local import in_process
+from piebench_masks.metrics.column import Column
+from piebench_masks.publish import report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.stages.masks import map_folder, map_name
+from piebench_masks.stages.maps import map_folder, map_name
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.report import report
 from piebench_masks.stages.score_edits import edit_score_folder, score_item
 from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.variants import distinct, variants

@@ -14,7 +14,7 @@ from rich.console import Console
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from growth import new_run, score, write_data, write_maps
 
-from piebench_masks.report.tables import dice_table
+from piebench_masks.report.mask_tables import dice_table
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.scores import mask_scores
 

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from piebench_masks.cli import CONF
 from piebench_masks.pipeline import run_pipeline
-from piebench_masks.report.tables import best_thresholds, dice_table
+from piebench_masks.report.mask_tables import dice_table
+from piebench_masks.report.methods import best_thresholds
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.scores import edit_scores, mask_scores

@@ -17,7 +17,7 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import PromptError, prompt_diff
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.report.tables import Format, Table
+from piebench_masks.report.table import Format, Table
 from piebench_masks.run import Run
 from piebench_masks.settings import Settings
 from piebench_masks.stages.latents import image_file

@@ -13,12 +13,12 @@ from rich.table import Table
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.parts import made
+from piebench_masks.publish import report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
 from piebench_masks.settings import Settings
 from piebench_masks.stages import STAGES, stage_of
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.report import report
 from piebench_masks.stages.stage import Stage
 from piebench_masks.temporary import sweep_temporaries
 
@@ -52,6 +52,8 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
     if not cfg.dry_run:
         sweep_temporaries(run.artifacts.root)
     samples = parse(run, console).samples
+    if "edit" in names:
+        run.check_editors()
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
         if samples:

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from piebench_masks.console import JsonConsole, print_table, say
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.provenance import provenance
 from piebench_masks.report.regression import (
+    STORED,
+    VERDICTS,
     changed_rows,
     compare,
     read_baseline,
@@ -27,7 +28,6 @@ from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score_edits import edit_columns
 from piebench_masks.stages.scores import edit_scores, mask_scores
 
-VERDICTS = ("worse", "better", "same")
 FEW = 10
 """So many rows are printed, changed or not."""
 
@@ -46,25 +46,22 @@ def regress(cfg: Settings, console: Console) -> int:
             f"{path} would be replaced by a baseline of the first {cfg.limit} samples alone: leave "
             "limit out, or give the new one a name=... of its own"
         )
-    known = None if cfg.baseline == "update" else checked_baseline(Path(cfg.baseline))
+    baseline = None if cfg.baseline == "update" else checked_baseline(Path(cfg.baseline))
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
     run = Run(cfg)
     samples = parse(run, Console(quiet=True)).samples
-    own = {name: method.threshold for name, method in run.methods.items()}
-    masks, edits = (
-        frame.assign(edit_type=frame["edit_type"].cat.codes)  # until report/ reads labels
-        for frame in (mask_scores(run, samples), edit_scores(run, samples))
-    )
-    now = series(masks, edits, edit_columns(run), own)
-    if known is None:
-        how = provenance() | {"model": run.model_source[1], "device": str(run.device)}
-        write_baseline(path, now, how | {"date": datetime.now(UTC).date().isoformat()})
+    thresholds = {name: method.threshold for name, method in run.methods.items()}
+    scores = mask_scores(run, samples), edit_scores(run, samples)
+    now = series(*scores, edit_columns(run), thresholds)
+    if baseline is None:
+        origin = provenance() | {"model": run.identity("model"), "device": str(run.device)}
+        write_baseline(path, now, origin | {"date": datetime.now(UTC).date().isoformat()})
         words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series of "
         words += f"{now['sample'].nunique()} samples"
         say(console, "baseline", words, place=path, series=now["series"].nunique())
         return 0
-    table = compare(known[0], now, known[1])
+    table = compare(baseline[0], now, baseline[1])
     table.write(run.results / "tables", "regression")
     shown = table if len(table.frame) <= FEW else changed_rows(table)
     if len(shown.frame):
@@ -81,17 +78,17 @@ def regress(cfg: Settings, console: Console) -> int:
 
 def checked_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """``read_baseline``'s rows and provenance; BenchmarkError where no run can have made them."""
-    rows, how = read_baseline(path)
-    if problem := _problem(rows, how):
+    rows, origin = read_baseline(path)
+    if problem := _problem(rows, origin):
         raise BenchmarkError(f"{path} is no baseline ({problem}): write one with baseline=update")
-    return rows, how
+    return rows, origin
 
 
-def _problem(rows: pd.DataFrame, how: object) -> str | None:
-    texts, numbers = ["series", "sample"], ["edit_type", "value", "worse", "shown"]
-    if not isinstance(how, dict):
+def _problem(rows: pd.DataFrame, origin: object) -> str | None:
+    texts, numbers = STORED[:2], STORED[2:]
+    if not isinstance(origin, dict):
         return "its provenance is no object"
-    if missing := {*texts, *numbers} - {*map(str, rows)}:
+    if missing := {*STORED} - {*map(str, rows)}:
         return f"the columns {', '.join(sorted(missing))} are missing"
     if not len(rows):
         return "it has no rows"
@@ -104,8 +101,7 @@ def _problem(rows: pd.DataFrame, how: object) -> str | None:
     except (TypeError, ValueError):
         return f"{', '.join(numbers)} are not all numbers"
     if not (
-        values["edit_type"].isin(range(len(EDIT_TYPES))).all()
-        and values["worse"].isin([-1, 1]).all()
+        values["worse"].isin([-1, 1]).all()
         and (np.isfinite(values["shown"]) & (values["shown"] >= 0)).all()
         and not np.isinf(values["value"]).any()
         and values["value"].notna().any()

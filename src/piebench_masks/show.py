@@ -4,32 +4,27 @@ Reads results folders only; must not import torch.
 """
 
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
 from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.report.names import SECONDARY, edit_names
+from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, read_run
+from piebench_masks.report.table import Table
 
 USAGE = """piebench-masks show results/RUN [results/RUN ...]
 
 One run: its tables. Several: their Dice and edits beside each other."""
 IN_FULL = ("editing", "cost", "editors", "thresholds", "mask_methods", "dice_by_edit_type")
 """Tables of one run, the most important last: a terminal is read from its end."""
-COMPARED = {
-    "lpips": ("_unedit_part", min),
-    "psnr": ("_unedit_part", max),
-    "clip": ("_edited", max),
-    "target_error": ("", min),
-}
-"""Of the editing table: start and end of the columns that are compared, and which is better."""
+ROLES = ("background", "edit", "target")
+"""What is compared of the edits of several runs."""
 
 
 def show_runs(folders: Sequence[Path], console: Console) -> None:
@@ -39,49 +34,23 @@ def show_runs(folders: Sequence[Path], console: Console) -> None:
     runs = [read_run(folder) for folder in folders]
     names = _names(folders)
     if len(runs) == 1:
-        for stem in IN_FULL:
-            if (path := runs[0].folder / "tables" / f"{stem}.md").is_file():
-                print_table(console, _read_table(path.read_text(encoding="utf-8")), SECONDARY)
+        for table in (runs[0].tables[stem] for stem in IN_FULL if stem in runs[0].tables):
+            print_table(console, table.to_rich(), table.secondary)
     else:
-        for table in _side_by_side(dict(zip(names, runs, strict=True))):
-            print_table(console, table)
+        for compared in _side_by_side(dict(zip(names, runs, strict=True))):
+            print_table(console, compared)
     for name, run in zip(names, runs, strict=True):
         console.print(Text(f"{name}: {_about(run)}"), soft_wrap=True)
     if len(runs) == 1 and (page := runs[0].folder / "report.html").is_file():
         console.print(Text(f"report: {page}"), soft_wrap=True)
 
 
-def _read_table(markdown: str) -> Table:
-    """A table that ``report.table.Table`` has written, its best values green."""
-    lines = markdown.splitlines()
-    header, rule, *rows = (_cells(line) for line in lines if line.startswith("|"))
-    notes = [_plain(line.removeprefix("- ")) for line in lines if line.startswith("- ")]
-    table = Table(title=Text(_plain(lines[0].strip("*"))), caption_justify="left")
-    table.caption = Text("\n".join(notes)) if notes else None
-    for name, ruled in zip(header, rule, strict=True):
-        table.add_column(Text(_plain(name)), justify="right" if ruled.endswith(":") else "left")
-    for cells in rows:
-        table.add_row(
-            *(
-                Text(_plain(cell[2:-2]), "bold green") if cell[:2] == "**" else Text(_plain(cell))
-                for cell in cells
-            )
-        )
-    return table
-
-
-def _cells(line: str) -> list[str]:
-    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
-
-
-def _plain(markdown: str) -> str:
-    return re.sub(r"\\(.)", r"\1", markdown)
-
-
 def _about(run: Results) -> str:
-    how = run.provenance
-    settings = f"{how['samples']} samples of {how['dataset']}, {how['model']}, {how['compat']}"
-    return f"{settings}, commit {how['commit']}, {len(run.failures)} items failed"
+    facts = run.provenance
+    commits = facts.get("items", {}).get("commit") or [facts["commit"]]
+    settings = f"{facts['samples']} samples of {facts['dataset']}, {facts['model']}, "
+    settings += f"{facts['compat']}, commit {', '.join(map(str, commits))}"
+    return f"{settings}, {len(run.failures)} items failed"
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -91,46 +60,48 @@ def _names(folders: Sequence[Path]) -> list[str]:
     return [path.relative_to(common).as_posix() for path in paths]
 
 
-def _side_by_side(runs: dict[str, Results]) -> list[Table]:
-    """A row a method, a column a run: Dice, then the edits' scores; the best of a row is bold."""
+def _side_by_side(runs: Mapping[str, Results]) -> list[RichTable]:
+    """A row a method, a column a run: the edits' scores by role, then Dice; the best is bold."""
+    edits = {name: run.tables["editing"] for name, run in runs.items() if "editing" in run.tables}
+    several = any(table.frame["editor"].nunique() > 1 for table in edits.values())
+    methods = {name: edit_names(table.frame, several=several) for name, table in edits.items()}
     tables = []
-    none = pd.DataFrame(columns=["editor", "method"])
-    edits = {n: run.tables.get("editing", none) for n, run in runs.items()}
-    several = any(frame["editor"].nunique() > 1 for frame in edits.values())
-    frames = {n: f.assign(method=edit_names(f, several=several)) for n, f in edits.items()}
-    for column in dict.fromkeys(str(c) for frame in frames.values() for c in frame):
-        for start, (end, better) in COMPARED.items():
-            if column.startswith(start) and column.endswith(end):
-                tables.append(_compared(f"Edits: {column}", frames, column, better))
-    masks = {n: run.tables.get("mask_methods", pd.DataFrame()) for n, run in runs.items()}
-    tables.append(_compared("Dice, at each run's best threshold", masks, "dice", max))
+    for role in ROLES:
+        columns = {name: table.column_of(role) for name, table in edits.items()}
+        for column in dict.fromkeys(name for name in columns.values() if name is not None):
+            scored = {name: table for name, table in edits.items() if column in table.formats}
+            values = {n: _values(table, column, methods[n]) for n, table in scored.items()}
+            lower = next(iter(scored.values())).formats[column].direction == "down"
+            tables.append(_compared(f"Edits: {column}", list(runs), values, lower_is_better=lower))
+    masks = {n: run.tables["mask_methods"] for n, run in runs.items() if "mask_methods" in run.tables}
+    values = {name: _values(table, "dice", table.frame["method"]) for name, table in masks.items()}
+    tables.append(
+        _compared("Dice, at each run's best threshold", list(runs), values, lower_is_better=False)
+    )
     return [table for table in tables if table.row_count]
 
 
+def _values(table: Table, column: str, methods: pd.Series) -> pd.Series:
+    """A column's values by method, of equal methods the first."""
+    return table.frame[column].groupby(methods, sort=False).first()
+
+
 def _compared(
-    title: str,
-    frames: dict[str, pd.DataFrame],
-    column: str,
-    better: Callable[[Sequence[float]], float],
-) -> Table:
-    values = {
-        name: frame.set_index("method")[column].groupby(level=0, sort=False).first()
-        for name, frame in frames.items()
-        if column in frame
-    }
+    title: str, runs: Sequence[str], values: Mapping[str, pd.Series], *, lower_is_better: bool
+) -> RichTable:
     methods = dict.fromkeys(str(method) for of_run in values.values() for method in of_run.index)
-    table = Table(title=Text(title))
+    table = RichTable(title=Text(title))
     table.add_column("Mask")
-    for name in frames:
+    for name in runs:
         table.add_column(Text(name), justify="right")
     for method in methods:
-        known = {n: float(v[method]) for n, v in values.items() if pd.notna(v.get(method))}
-        best = better(list(known.values())) if known else None
+        row = {n: float(v[method]) for n, v in values.items() if pd.notna(v.get(method))}
+        best = (min if lower_is_better else max)(row.values(), default=None)
         cells = [
-            Text(f"{known[n]:.4f}", "bold green" if known[n] == best else "")
-            if n in known
+            Text(f"{row[name]:.4f}", "bold green" if row[name] == best else "")
+            if name in row
             else Text("–")
-            for n in frames
+            for name in runs
         ]
         table.add_row(Text(method), *cells)
     return table

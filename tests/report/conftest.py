@@ -3,14 +3,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typed_frames import EDIT_TYPES, typed
 
 from piebench_masks.metrics.column import Column
-from piebench_masks.report.charts import dice_charts, pareto_chart
-from piebench_masks.report.figures import save_figure
+from piebench_masks.report.charts import dice_figure, pareto_figure
+from piebench_masks.report.draw import PAGE_COLOURS, draw, save, svg
+from piebench_masks.report.edit_tables import editing_table
 from piebench_masks.report.gallery import GalleryRow
-from piebench_masks.report.html import Figure, Sweep, write_html
-from piebench_masks.report.pareto import plot_pareto
-from piebench_masks.report.tables import best_thresholds, dice_table, editing_table
+from piebench_masks.report.html import Drawn, Sweep, write_html
+from piebench_masks.report.inline import inlined
+from piebench_masks.report.mask_tables import dice_table
+from piebench_masks.report.methods import best_thresholds
 
 SWEEPS = {
     "ours": np.linspace(0, 1, 21),
@@ -23,8 +26,16 @@ SWEEPS = {
 @pytest.fixture(scope="session")
 def columns() -> dict[str, Column]:
     return {
-        "lpips_unedit_part": Column("LPIPS outside", "down", 1e3),
-        "clip_edited": Column("CLIP edited", "up"),
+        "lpips_unedit_part": Column(
+            "LPIPS outside", "down", 1e3, role="background", part="outside"
+        ),
+        "clip_edited": Column(
+            "CLIP edited",
+            "up",
+            role="edit",
+            part="inside",
+            meaning="agreement with the target prompt, 0 to 100; of the annotated part",
+        ),
         "mse": Column("MSE", "down", 1e4),
     }
 
@@ -44,7 +55,7 @@ def segmentation() -> pd.DataFrame:
         frame[score] = draw.random(len(frame))
     frame.loc[frame["method"] == "oracle", "dice"] = 0.99
     frame.loc[frame["method"] == "full", "area"] = 1.0
-    return frame
+    return typed(frame)
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +77,7 @@ def editing() -> pd.DataFrame:
     frame[["nfe_inverse", "nfe_forward"]] = 5, 6
     frame.loc[frame["mask_source"] == "oracle", "lpips_unedit_part"] = 0.0
     frame.loc[frame["sample"] == "s03", "lpips_unedit_part"] = np.nan
-    return frame
+    return typed(frame)
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +89,7 @@ def gallery_row() -> GalleryRow:
     predicted[8:24, 16:32] = True
     return GalleryRow(
         sample_id="a/../b <i>",
-        edit_type=3,
+        edit_type="Delete Object",
         pick="best",
         source_prompt="a <script>alert('x')</script> & a cat",
         target_prompt='a dog" onload="alert(1)',
@@ -116,7 +127,7 @@ def rows(segmentation, editing) -> list[GalleryRow]:
         found.append(
             GalleryRow(
                 sample_id=str(sample),
-                edit_type=int(edit_type),
+                edit_type=str(edit_type),
                 pick="",
                 source_prompt=f"a red circle, number {number}",
                 target_prompt=HOSTILE if number == 1 else f"a blue circle, number {number}",
@@ -140,19 +151,20 @@ def report(tmp_path_factory, segmentation, editing, columns, rows) -> Path:
     """A page with everything on it."""
     folder = tmp_path_factory.mktemp("report")
     axes = editing, columns, "lpips_unedit_part", "clip_edited"
-    files = save_figure(plot_pareto(*axes), folder, "pareto")
-    names = {kind: path.name for kind, path in files.items()}
+    drawn = []
+    for stem, figure in {"pareto": pareto_figure(*axes), "dice": dice_figure(segmentation)}.items():
+        canvas = draw(figure)
+        files = {path.suffix[1:]: path.name for path in save(canvas, folder, stem)}
+        picture = inlined(svg(canvas), figure, stem, PAGE_COLOURS)
+        drawn.append(Drawn("Trade-off & more", "A caption", picture, files))
     best = best_thresholds(segmentation)
     mean = segmentation.groupby(["method", "threshold"])["dice"].mean()
-    return write_html(
+    page, *_ = write_html(
         folder,
         "Masks <1>",
         tables=[dice_table(segmentation), editing_table(editing, columns, {"ours": 0.5})],
         comparisons=[dice_table(segmentation)],
-        figures=[
-            Figure("Trade-off & more", "A caption", [pareto_chart(*axes)], names),
-            Figure("Dice", "Another", dice_charts(segmentation), names),
-        ],
+        figures=drawn,
         sweeps=[
             Sweep(
                 method,
@@ -172,4 +184,6 @@ def report(tmp_path_factory, segmentation, editing, columns, rows) -> Path:
             "computed": {},
         },
         summary=["What it is & does not say."],
+        edit_types=EDIT_TYPES,
     )
+    return page

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-
-from piebench_masks.data.sample import EDIT_TYPES
+from typed_frames import EDIT_TYPES
 
 playwright = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed: pip install -e .[dev]"
@@ -249,7 +248,7 @@ def test_a_sample_is_opened_by_click_walked_from_and_closed(opened, rows):
     assert dice.inner_text() == f"{rows[6].dice['ours'][12]:.3f}"
     curves = dialog.locator(".plot")
     assert (curves.bounding_box() or {})["width"] > 300
-    assert curves.locator(".look-0 .point:has(.here)").get_attribute("aria-label") == (
+    assert curves.locator(".look-0 .point.here").get_attribute("aria-label") == (
         f"ours at 0.6, threshold, % of the sweep 60, Dice {float(dice.inner_text()):.4g}"
     )
     page.keyboard.press("ArrowRight")  # on the slider it moves that
@@ -318,12 +317,19 @@ def test_points_of_the_pareto_plot_tell_what_they_are_to_pointer_and_keys(opened
     assert tip.inner_text().replace("\n", ", ") == name
     page.keyboard.press("ArrowRight")
     assert "ours at 0.55" in tip.inner_text()
-    assert plot.locator(".front-line").count() == 1
-    front = plot.locator(".ring").count()
-    page.locator('[data-figure="0"]').get_by_role("button", name="ours").click()
-    assert plot.locator(".look-0").count() == 0 and plot.locator(".ring").count() < front
-    page.locator('[data-figure="0"]').get_by_role("button", name="ours").click()
-    assert plot.locator(".look-0").count() == 1 and plot.locator(".ring").count() == front
+    assert plot.locator(".front").count() == 1
+    rings = plot.locator(".rings use")
+    front = rings.filter(visible=True).count()
+    assert front > 0
+    for name, curve in (("ours", False), ("Pareto front", True)):
+        entry = plot.get_by_role("button", name=name)
+        entry.click()
+        assert entry.get_attribute("aria-pressed") == "false"
+        assert plot.locator(".look-0").is_visible() == curve
+        assert rings.filter(visible=True).count() < front
+        entry.press("Enter")
+        assert plot.locator(".look-0").is_visible()
+        assert rings.filter(visible=True).count() == front
 
 
 @pytest.mark.parametrize("width", [390, 1400])
@@ -367,7 +373,7 @@ def test_controls_have_names_and_motion_can_be_reduced(opened):
     assert unnamed == 0
     assert page.evaluate("getComputedStyle(document.documentElement).scrollBehavior") == "auto"
     assert "0s" in page.evaluate(
-        "getComputedStyle(document.querySelector('.plot .symbol')).transitionDuration"
+        "getComputedStyle(document.querySelector('.plot .point')).transitionDuration"
     )
 
 

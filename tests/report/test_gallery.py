@@ -7,10 +7,11 @@ from piebench_masks.report.gallery import contact_sheet, select_samples, tiles
 
 def test_best_median_and_worst_of_each_edit_type_are_selected(segmentation):
     picked = select_samples(segmentation, {"ours": 0.5})
-    assert list(picked["edit_type"]) == [0, 0, 0, 1, 1, 1, 4, 4, 4]
+    labels = ["Random", "Change Object", "Change Attribute Content"]
+    assert list(picked["edit_type"]) == [label for label in labels for _ in range(3)]
     assert list(picked["pick"]) == ["best", "median", "worst"] * 3
     rows = segmentation[(segmentation["method"] == "ours") & (segmentation["threshold"] == 0.5)]
-    for edit_type, chosen in picked.groupby("edit_type"):
+    for edit_type, chosen in picked.groupby("edit_type", observed=True):
         dice = sorted(rows.loc[rows["edit_type"] == edit_type, "dice"], reverse=True)
         assert list(chosen["dice"]) == [dice[0], dice[(len(dice) - 1) // 2], dice[-1]]
 
@@ -64,7 +65,7 @@ def test_contact_sheet_holds_every_tile_and_is_reproducible(gallery_row):
 
 
 def test_contact_sheet_names_edit_types_only_where_there_are_several(gallery_row):
-    untyped = [replace(gallery_row, edit_type=0)] * 2
-    other = [replace(gallery_row, edit_type=4)] * 2
+    untyped = [replace(gallery_row, edit_type="Random")] * 2
+    other = [replace(gallery_row, edit_type="Add Object")] * 2
     assert contact_sheet(untyped).tobytes() == contact_sheet(other).tobytes()
     assert contact_sheet([untyped[0], other[0]]).tobytes() != contact_sheet(untyped).tobytes()

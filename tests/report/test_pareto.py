@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
 
-from piebench_masks.report.figures import plot_dice, save_figure
-from piebench_masks.report.pareto import curves, pareto_front, pareto_points, plot_pareto
+from piebench_masks.report.charts import dice_figure, pareto_figure
+from piebench_masks.report.draw import draw, save
+from piebench_masks.report.pareto import curves, pareto_front, pareto_points
 
 # Few distinct values, so that ties and equal points are frequent.
 coordinates = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan])
@@ -43,16 +44,16 @@ def test_points_are_means_over_samples_and_the_oracle_is_never_on_the_front(edit
 
 def test_figures_have_the_same_bytes_every_time(editing, segmentation, columns, tmp_path):
     for run in ("first", "second"):
-        pareto = plot_pareto(editing, columns, "lpips_unedit_part", "clip_edited")
-        paths = save_figure(pareto, tmp_path / run, "pareto")
-        assert set(paths) == {"png", "svg", "pdf"}
-        save_figure(plot_dice(segmentation), tmp_path / run, "dice")
+        pareto = draw(pareto_figure(editing, columns, "lpips_unedit_part", "clip_edited"))
+        paths = save(pareto, tmp_path / run, "pareto")
+        assert {path.suffix for path in paths} == {".png", ".svg", ".pdf"}
+        save(draw(dice_figure(segmentation)), tmp_path / run, "dice")
     for first in (tmp_path / "first").iterdir():
         assert first.read_bytes() == (tmp_path / "second" / first.name).read_bytes(), first.name
 
 
 def test_pareto_plot_names_its_axes_and_methods(editing, columns):
-    (axes,) = plot_pareto(editing, columns, "lpips_unedit_part", "clip_edited").axes
+    (axes,) = draw(pareto_figure(editing, columns, "lpips_unedit_part", "clip_edited")).axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("LPIPS outside ×10³ ↓", "CLIP edited ↑")
     shown = [text.get_text() for text in axes.get_legend().get_texts()]
     assert sorted(shown) == ["Pareto front", "no mask", "oracle", "ours"]
@@ -93,13 +94,15 @@ def test_labels_cover_neither_each_other_nor_points_and_stay_inside(editing, col
         )
         for place, name in enumerate(("full", "empty", "centre", "random"))
     ]
-    figure = plot_pareto(pd.concat([rows, *trivial]), columns, "lpips_unedit_part", "clip_edited")
+    rows = pd.concat([rows, *trivial])
+    figure = draw(pareto_figure(rows, columns, "lpips_unedit_part", "clip_edited"))
     (axes,) = figure.axes
     figure.draw_without_rendering()
     boxes = [Text.get_window_extent(text) for text in axes.texts]  # without the line to the point
     shown = {text.get_text() for text in axes.texts}
     assert editors > 1 or shown > {"full", "empty", "centre", "random"}
-    points = np.concatenate([axes.transData.transform(line.get_xydata()) for line in axes.lines])
+    lines = [line.get_xydata() for line in axes.lines if len(line.get_xydata())]
+    points = np.concatenate([axes.transData.transform(line) for line in lines])
     for place, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:place])
         assert not any(box.contains(*point) for point in points)

@@ -5,21 +5,23 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from typed_frames import typed
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.published import Setting, published, published_tables
 
+TYPES = published("dice")["edit_type"].tolist()[:-1]
 FULL = Setting(
     "pie_bench",
     "sdxl_turbo",
-    dict(enumerate([140, 80, 80, 80, 40, 40, 40, 40, 80, 80])),
+    dict(zip(TYPES, [140, 80, 80, 80, 40, 40, 40, 40, 80, 80], strict=True)),
     "reference",
 )
 COLUMNS = {
     "psnr_unedit_part": Column("PSNR outside", "up"),
-    "lpips_unedit_part": Column("LPIPS outside", "down", 1e3),
-    "clip_edited": Column("CLIP edited", "up"),
-    "clip_whole": Column("CLIP whole", "up"),
+    "lpips_unedit_part": Column("LPIPS outside", "down", 1e3, role="background", part="outside"),
+    "clip_edited": Column("CLIP edited", "up", role="edit", part="inside"),
+    "clip_whole": Column("CLIP whole", "up", role="edit"),
 }
 
 
@@ -35,7 +37,8 @@ def masks() -> pd.DataFrame:
         for n in range(8)
         for threshold, shift in ((0.25, -0.2), (0.5, 0.0))
     ]
-    return pd.DataFrame(rows, columns=["sample", "edit_type", "method", "threshold", "dice"])
+    frame = pd.DataFrame(rows, columns=["sample", "edit_type", "method", "threshold", "dice"])
+    return typed(frame, TYPES)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +53,7 @@ def edits() -> pd.DataFrame:
             scores = 25.0, lpips / 1e3, 20 + lpips / 40, 26.0
             rows.append((f"s{n}", 0, "turbo_edit", method, threshold, *scores))
     keys = ["sample", "edit_type", "editor", "method", "threshold"]
-    return pd.DataFrame(rows, columns=[*keys, *COLUMNS])
+    return typed(pd.DataFrame(rows, columns=[*keys, *COLUMNS]), TYPES)
 
 
 def test_every_number_has_a_source() -> None:
@@ -99,7 +102,7 @@ def test_a_point_that_our_curve_does_not_reach_has_no_difference(edits: pd.DataF
     [
         ({"dataset": "shapes"}, "the data are shapes, not PIE-Bench v1"),
         ({"dataset": "pie_bench_pp"}, "the data are pie_bench_pp, not PIE-Bench v1"),
-        ({"samples": {0: 4, 9: 8}}, "the data are 12 of PIE-Bench's 700 samples"),
+        ({"samples": {"Random": 4, "Change Style": 8}}, "the data are 12 of PIE-Bench's 700 samples"),
         ({"model": "shapes_turbo"}, "the model is shapes_turbo, not SDXL-Turbo"),
     ],
 )

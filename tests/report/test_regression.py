@@ -5,10 +5,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from typed_frames import typed
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.regression import (
+    STORED,
     changed_rows,
     compare,
     read_baseline,
@@ -17,10 +19,12 @@ from piebench_masks.report.regression import (
 )
 
 COLUMNS = {
-    "lpips_shapes_unedit_part": Column("LPIPS outside", "down", 1e3),
-    "clip_edited": Column("CLIP edited", "up"),
+    "lpips_shapes_unedit_part": Column("LPIPS outside", "down", 1e3, role="background"),
+    "clip_edited": Column("CLIP edited", "up", role="edit"),
     "psnr": Column("PSNR", "up"),
 }
+TYPES = [f"Type {letter}" for letter in "jihgfedcba"]
+"""Not in the alphabet's order."""
 OWN = {"ours": 0.7, "signed": 3.0, "full": 0.5}
 
 
@@ -34,7 +38,7 @@ def before() -> pd.DataFrame:
         for method, threshold in (("none", np.nan), ("ours", 0.7), ("ours", 0.5), ("full", 0.5))
     ]
     names = ["sample", "edit_type", "method", "threshold", "dice", *COLUMNS]
-    frame = pd.DataFrame(rows, columns=names)
+    frame = typed(pd.DataFrame(rows, columns=names), TYPES)
     edits = frame.drop(columns="dice").assign(editor="turbo_edit")
     return series(frame[frame["method"] != "none"], edits, COLUMNS, OWN)
 
@@ -46,7 +50,7 @@ def verdicts(before: pd.DataFrame, now: pd.DataFrame) -> dict[tuple[str, str], s
     return dict(zip(keys, frame["verdict"], strict=True))
 
 
-def changed(rows: pd.DataFrame, name: str, by: float, edit_type: int | None = None) -> pd.DataFrame:
+def changed(rows: pd.DataFrame, name: str, by: float, edit_type: str | None = None) -> pd.DataFrame:
     hit = rows["series"].str.startswith(name)
     if edit_type is not None:
         hit &= rows["edit_type"] == edit_type
@@ -73,10 +77,10 @@ def test_a_worsened_method_is_caught_and_no_other_is_blamed(before: pd.DataFrame
 
 
 def test_a_worsening_of_one_edit_type_is_caught_there(before: pd.DataFrame) -> None:
-    found = verdicts(before, changed(before, "ours: LPIPS", 0.05, edit_type=4))
-    assert found["ours: LPIPS outside ×10³ ↓", "Change Attribute Content"] == "worse"
+    found = verdicts(before, changed(before, "ours: LPIPS", 0.05, edit_type=TYPES[4]))
+    assert found["ours: LPIPS outside ×10³ ↓", TYPES[4]] == "worse"
     assert set(found) <= {
-        ("ours: LPIPS outside ×10³ ↓", where) for where in ("Change Attribute Content", "Overall")
+        ("ours: LPIPS outside ×10³ ↓", where) for where in (TYPES[4], "Overall")
     }
 
 
@@ -116,6 +120,7 @@ def test_a_baseline_is_read_as_it_was_written(before: pd.DataFrame, tmp_path: Pa
     rows, how = read_baseline(path)
     assert how == {"commit": "abc"}
     expected = before.sort_values(["series", "sample"], ignore_index=True)
+    expected = expected[STORED]  # the data set says which type a sample is of
     pd.testing.assert_frame_equal(rows, expected)
     path.write_bytes(b"torn")
     with pytest.raises(BenchmarkError, match="baseline=update"):

@@ -5,20 +5,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.edit_tables import cost_table, editing_table, editor_table
+from piebench_masks.report.mask_tables import dice_table, method_table, threshold_table
+from piebench_masks.report.methods import at_thresholds, best_thresholds
+from piebench_masks.report.names import header
 from piebench_masks.report.table import Format, Table
-from piebench_masks.report.tables import (
-    at_thresholds,
-    best_thresholds,
-    cost_table,
-    dice_table,
-    editing_table,
-    editor_table,
-    header,
-    method_table,
-    threshold_table,
-)
 
 
 def slow_mean(frame: pd.DataFrame, score: str, **wanted: object) -> float:
@@ -41,12 +33,13 @@ def test_best_threshold_is_that_of_the_highest_mean_dice(segmentation):
 def test_dice_table_has_the_papers_rows_and_means_over_samples(segmentation):
     table = dice_table(segmentation)
     chosen = best_thresholds(segmentation)
-    assert list(table.frame["edit_type"]) == [*(EDIT_TYPES[t] for t in (0, 1, 4)), "Overall"]
+    labels = ["Random", "Change Object", "Change Attribute Content"]
+    assert list(table.frame["edit_type"]) == [*labels, "Overall"]
     assert list(table.frame["n"]) == [6, 12, 6, 24]
     assert list(table.formats)[2:] == ["ours", "signed", "full", "oracle"]
     for method in ("ours", "signed", "full"):
         at_best = {"method": method, "threshold": chosen[method]}
-        for row, edit_type in enumerate((0, 1, 4)):
+        for row, edit_type in enumerate(labels):
             expected = slow_mean(segmentation, "dice", edit_type=edit_type, **at_best)
             assert table.frame[method][row] == pytest.approx(expected)
         overall = slow_mean(segmentation, "dice", **at_best)
@@ -54,7 +47,7 @@ def test_dice_table_has_the_papers_rows_and_means_over_samples(segmentation):
 
 
 def test_of_a_single_edit_type_the_dice_table_has_the_overall_row_only(segmentation):
-    table = dice_table(segmentation[segmentation["edit_type"] == 0])
+    table = dice_table(segmentation[segmentation["edit_type"] == "Random"])
     assert list(table.frame["edit_type"]) == ["Overall"] and list(table.frame["n"]) == [6]
 
 
@@ -299,7 +292,7 @@ def test_terminal_shows_markup_as_text(hostile):
 
 def test_csv_keeps_the_raw_numbers(hostile, tmp_path):
     paths = hostile.write(tmp_path, "table")
-    assert [path.suffix for path in paths] == [".csv", ".md", ".tex"]
+    assert [path.suffix for path in paths] == [".csv", ".md", ".tex", ".json"]
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), hostile.frame)
 
 

@@ -1,96 +1,159 @@
-"""The figures as data, for the page's own interactive charts.
+"""The figures of runs and sweeps, described: what edits trade, Dice over thresholds and settings.
 
 Works on finished per-sample rows; must not know stores, stages, models or how a chart is drawn.
 """
 
-from collections.abc import Mapping
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from piebench_masks.metrics.column import Column
-from piebench_masks.report.figures import method_looks
+from piebench_masks.report.chart import Chart, Figure, Point, Series
+from piebench_masks.report.edit_tables import headlines
+from piebench_masks.report.methods import BASELINES, best_thresholds, learned_methods
+from piebench_masks.report.names import header
 from piebench_masks.report.pareto import curves, pareto_points
-from piebench_masks.report.tables import BASELINES, best_thresholds, header
 
-Chart = dict[str, Any]
-"""What chart.js draws: axis titles ``x`` and ``y``, ``series`` and, of a Pareto plot, ``front``.
+PARETO = "Keeping the background against doing the edit"
+FRONT = (
+    "Rings and the grey line are the Pareto front: what no other point beats in both. Trivial "
+    "masks and the oracle, which edits under the annotated mask, do not rank."
+)
+ONE_EDITOR = "The same of one editor, with the trivial masks."
+DICE = "Agreement with the annotated masks over the threshold"
+DICE_CAPTION = (
+    "Mean Dice over all samples, the best threshold ringed. Dashed: masks made without a model "
+    "and, as the best that the map's grid allows, the oracle."
+)
 
-A series has a ``name``, a ``look`` (its place among the learned methods, or the name of a mark)
-and ``points``: x and y as they are shown, threshold ``at`` (None if there is none), ``ring`` and
-what is ``said`` of it.
-"""
+
+def method_places(methods: Iterable[str]) -> dict[str, int]:
+    """Every learned method's place in the given order, which is its look in all charts."""
+    return {method: place for place, method in enumerate(learned_methods(methods))}
+
+
+def figures(
+    masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
+) -> dict[str, Figure]:
+    """By file name; of several editors that were given masks each has a Pareto plot of its own too.
+
+    There is no Pareto plot where the edits have no column of the background or of the edit.
+    """
+    made: dict[str, Figure] = {}
+    axes = headlines(edits, columns)
+    if "background" in axes and "edit" in axes:
+        x, y = axes["background"], axes["edit"]
+        made["pareto"] = pareto_figure(edits, columns, x, y)
+        masked = edits[~edits["method"].isin(("none", "predicted", "oracle"))]["editor"].unique()
+        for number, editor in enumerate(masked if edits["editor"].nunique() > 1 else (), 1):
+            stem = "_".join(("pareto", str(number), *re.findall(r"\w+", editor, re.ASCII)))
+            rows = edits[edits["editor"] == editor]
+            chart = pareto_chart(rows, columns, x, y)
+            made[stem] = Figure(f"{PARETO}: {editor}", ONE_EDITOR, [chart], "right", PARETO_SIZE)
+    if len(masks):
+        made["dice"] = dice_figure(masks)
+    return made
+
+
+PARETO_SIZE = (9.0, 5.4)
+
+
+def pareto_figure(
+    editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str
+) -> Figure:
+    """The trade-off of all edits in the plane of two metrics."""
+    swept = editing.groupby(["editor", "method"])["threshold"].nunique().max() > 1
+    what = "One curve a method, one point a threshold." if swept else "One point a method."
+    charts = [pareto_chart(editing, columns, x, y)]
+    return Figure(PARETO, f"{what} {FRONT}", charts, "right", PARETO_SIZE)
 
 
 def pareto_chart(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Chart:
-    """The Pareto plot of two metrics: a series for each editor and method, the front ringed."""
+    """A curve for each editor and method over its thresholds, the front ringed.
+
+    Editing without a mask, under the annotated mask (oracle) and under trivial masks are single
+    marks.
+    """
     points = pareto_points(editing, columns, x, y).dropna(subset=[x, y])
     points = curves(points.assign(**{name: points[name] * columns[name].scale for name in (x, y)}))
-    looks = list(method_looks(look for look in points["look"] if look != "none"))
+    places = method_places(look for look in points["look"] if look != "none")
     editors = list(points["editor"].unique())
     series = []
     for key, curve in points.groupby(["editor", "look", "name"], sort=False):
         editor, look, name = map(str, key)
-        series.append(
-            {
-                "name": name,
-                "look": looks.index(look) if look in looks else look,
-                "dashed": editors.index(editor) > 0,
-                "points": [
-                    {
-                        "x": row[x],
-                        "y": row[y],
-                        "at": None if look not in looks or pd.isna(at) else float(at),
-                        "ring": bool(row["front"]),
-                        "said": "on the Pareto front" if row["front"] else "",
-                    }
-                    for row in curve.sort_values("threshold").to_dict("records")
-                    for at in [row["threshold"]]
-                ],
-            }
-        )
-    front = points.loc[points["front"], [x, y]].sort_values(x)
-    return {
-        "x": header(columns[x]),
-        "y": header(columns[y]),
-        "better": [columns[x].direction, columns[y].direction],
-        "series": series,
-        "front": front.to_numpy(float).tolist(),
-    }
+        rows = curve.sort_values("threshold").to_dict("records")
+        described = [_trade_off(row, x, y, named=look in places) for row in rows]
+        series.append(Series(name, places.get(look, look), described, editors.index(editor)))
+    return Chart(
+        header(columns[x]),
+        header(columns[y]),
+        series,
+        better=(columns[x].direction, columns[y].direction),
+    )
 
 
-def dice_charts(segmentation: pd.DataFrame) -> list[Chart]:
+def _trade_off(row: Mapping[str, object], x: str, y: str, *, named: bool) -> Point:
+    """A mean as a point; ``named``: by its threshold, where it has one."""
+    at = float(row["threshold"]) if named and pd.notna(row["threshold"]) else None  # type: ignore
+    front = bool(row["front"])
+    return Point(
+        float(row[x]),  # type: ignore[arg-type]
+        float(row[y]),  # type: ignore[arg-type]
+        at,
+        label="" if at is None else f"{at:.3g}",
+        ringed=front,
+        note="on the Pareto front" if front else "",
+    )
+
+
+def dice_figure(segmentation: pd.DataFrame) -> Figure:
     """Mean Dice over the threshold, a chart for each range of sweeps; the best point is ringed."""
     mean = segmentation.groupby(["method", "threshold"])["dice"].mean()
-    looks, best = list(method_looks(segmentation["method"])), best_thresholds(segmentation)
-    ends = {method: float(mean.loc[method].index.max()) for method in looks}
-    levels = mean[mean.index.isin(BASELINES, level="method")].groupby(level="method").max()
-    return [
-        {
-            "x": "threshold",
-            "y": "mean Dice ↑",
-            "range": [[0.0, end], [0.0, 1.0]],
-            "levels": [{"name": str(name), "y": float(y)} for name, y in levels.items()],
-            "series": [
-                {
-                    "name": method,
-                    "look": place,
-                    "dashed": False,
-                    "points": [
-                        {
-                            "x": float(at),
-                            "y": float(dice),
-                            "at": float(at),
-                            "ring": bool(np.isclose(at, best[method])),
-                            "said": "the best" if np.isclose(at, best[method]) else "",
-                        }
-                        for at, dice in mean.loc[method].items()
-                    ],
-                }
-                for place, method in enumerate(looks)
-                if ends[method] == end
-            ],
-        }
-        for end in sorted(set(ends.values()))
+    best = best_thresholds(segmentation)
+    ends = {m: float(mean.loc[m].index.max()) for m in method_places(segmentation["method"])}
+    lines = mean[mean.index.isin(BASELINES, level="method")].groupby(level="method").max()
+    levels = {str(name): float(dice) for name, dice in lines.sort_values().items()}
+    series = []
+    for place, method in enumerate(ends):
+        at = best[method]
+        points = [
+            Point(
+                float(threshold),
+                float(dice),
+                float(threshold),
+                ringed=bool(np.isclose(threshold, at)),
+                note="the best" if np.isclose(threshold, at) else "",
+            )
+            for threshold, dice in mean.loc[method].items()
+        ]
+        legend = f"{method}: {mean.loc[method].max():.2f} at {at:.3g}"
+        series.append(Series(method, place, points, legend=legend))
+    charts = [
+        Chart(
+            "threshold",
+            "mean Dice ↑",
+            [one for one in series if ends[one.name] == end],
+            limits=((0.0, end * 1.02), (0.0, 1.02)),
+            levels=levels,
+        )
+        for end in sorted(set(ends.values())) or [1.0]
     ]
+    return Figure(DICE, DICE_CAPTION, charts, "above", (4.2, 4.2))
+
+
+def sweep_figure(runs: pd.DataFrame, swept: Sequence[str]) -> Figure:
+    """Dice over the first swept setting: a dot a run, a line a method through the means."""
+    setting = next((name for name in swept if name != "seed"), "seed")
+    places = {value: place for place, value in enumerate(sorted(runs[setting].unique()))}
+    series = []
+    for method, look in method_places(runs["method"]).items():
+        rows = runs[runs["method"] == method]
+        means = rows.groupby(setting)["dice"].mean()
+        points = [Point(places[value], float(dice)) for value, dice in means.items()]
+        dots = list(zip(rows[setting].map(places), rows["dice"], strict=True))
+        series.append(Series(method, look, points, dots=dots))
+    ticks = [str(value) for value in places]
+    chart = Chart(setting, "mean Dice ↑", series, limits=(None, (0, 1.02)), ticks=ticks)
+    return Figure("Dice over the settings", "", [chart])

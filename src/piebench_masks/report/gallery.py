@@ -3,19 +3,17 @@
 Gets arrays and returns or writes images; must not know stores, stages or models.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
-from piebench_masks.data.sample import EDIT_TYPES
-from piebench_masks.report.tables import at_thresholds
+from piebench_masks.report.methods import at_thresholds
 
-HEAT = np.round(mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 _OUTLINE = (255, 225, 70)
 _HIT, _EXTRA, _MISSED = (235, 238, 242), (213, 94, 0), (0, 114, 178)
 _GREY = (95, 102, 110)
@@ -26,7 +24,7 @@ LEGEND = "Masks: white right, orange too much, blue missed. Yellow line: annotat
 class GalleryRow:
     """One sample to show. All images uint8 [H,W,3], all masks bool [H,W]; maps [h,w] in 0..1.
 
-    ``pick`` says why it was chosen; ``maps`` to ``dice`` are by mask method, ``edits`` and
+    ``edit_type`` is a label of the data set; ``pick`` says why the sample was chosen; ``maps`` to ``dice`` are by mask method, ``edits`` and
     ``scores`` by mask method with "none" for editing without a mask, where there are several
     editors by "editor, mask method". ``levels`` has for each scored
     threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an annotated
@@ -34,7 +32,7 @@ class GalleryRow:
     """
 
     sample_id: str
-    edit_type: int
+    edit_type: str
     pick: str
     source_prompt: str
     target_prompt: str
@@ -70,7 +68,7 @@ def select_samples(
     rows = at_thresholds(segmentation[segmentation["method"] == method], thresholds)
     rows = rows.sort_values(["dice", "sample"], ascending=[False, True])
     picked = []
-    for _, group in rows.groupby("edit_type"):
+    for _, group in rows.groupby("edit_type", observed=True):
         last = len(group) - 1
         places = {last // 2: "median", last: "worst", 0: "best"}
         places = dict(sorted(places.items()))
@@ -91,8 +89,8 @@ def tiles(row: GalleryRow, size: int = 128) -> list[Tile]:
     for method, soft_map in row.maps.items():
         result.append(("Soft maps", method, _heat(source, soft_map)))
     for method, mask in row.masks.items():
-        known = method in row.dice
-        label = f"{method} {row.dice[method][row.cut[method]]:.2f}" if known else method
+        scored = method in row.dice
+        label = f"{method} {row.dice[method][row.cut[method]]:.2f}" if scored else method
         result.append(("Masks (Dice)", label, _compared(source, _fit_mask(mask, shape), annotated)))
     for name, edit in row.edits.items():
         editor, _, method = name.rpartition(", ")
@@ -122,8 +120,8 @@ def contact_sheet(rows: Sequence[GalleryRow], size: int = 128) -> Image.Image:
     draw.text((left[groups[0]], 28), LEGEND, fill=_GREY, font=font)
     for number, (row, picture) in enumerate(zip(rows, pictures, strict=True)):
         top = 3 * caption + 6 + number * height
-        kind = f"{EDIT_TYPES[row.edit_type]}, " if typed else ""
-        title = f"{kind}{row.pick} ({row.sample_id}):  "
+        prefix = f"{row.edit_type}, " if typed else ""
+        title = f"{prefix}{row.pick} ({row.sample_id}):  "
         draw.text((gap, top), title, fill="black", font=font)
         prompts = " ".join(f"{row.source_prompt}  >  {row.target_prompt}".split())
         draw.text((gap + draw.textlength(title, font), top), prompts, fill=_GREY, font=font)
@@ -134,6 +132,14 @@ def contact_sheet(rows: Sequence[GalleryRow], size: int = 128) -> Image.Image:
                 below = (corner[0], corner[1] + size + 1)
                 draw.text(below, tile.label, fill=_GREY, font=ImageFont.load_default(11))
     return sheet
+
+
+@functools.cache
+def heat_colours() -> np.ndarray:
+    """The colours of soft maps, uint8 [256,3]."""
+    import matplotlib as mpl  # half a second, which a report that is not drawn again does not pay
+
+    return np.round(mpl.colormaps["inferno"](np.linspace(0, 1, 256))[:, :3] * 255).astype(np.uint8)
 
 
 def _fit(image: np.ndarray, size: int) -> np.ndarray:
@@ -164,7 +170,7 @@ def _heat(image: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
     picture = Image.fromarray(np.nan_to_num(soft_map).astype(np.float32))
     value = np.asarray(picture.resize(image.shape[1::-1], Image.Resampling.BILINEAR)).clip(0, 1)
     weight = 0.45 + 0.45 * value[..., None]
-    mixed = (1 - weight) * _grey(image) + weight * HEAT[np.round(value * 255).astype(np.uint8)]
+    mixed = (1 - weight) * _grey(image) + weight * heat_colours()[np.round(value * 255).astype(np.uint8)]
     return mixed.astype(np.uint8)
 
 

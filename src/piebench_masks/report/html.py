@@ -1,6 +1,6 @@
 """The report as a folder for a browser: the page, its pictures and maps, nothing from elsewhere.
 
-Gets finished tables, charts and gallery rows; must not know stores, stages or models.
+Gets finished tables, drawn figures and gallery rows; must not know stores, stages or models.
 
 ``report.html`` holds style, scripts and an index of all samples. What only a sample in view needs
 lies beside it: pictures in ``images``, and in ``samples`` its maps, as scripts, because a page that
@@ -25,16 +25,15 @@ from markupsafe import Markup
 from PIL import Image
 
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.metrics.column import Column
-from piebench_masks.report.charts import Chart
-from piebench_masks.report.gallery import HEAT, GalleryRow
-from piebench_masks.report.glossary import meaning
+from piebench_masks.report.gallery import GalleryRow, heat_colours
+from piebench_masks.report.names import header
 from piebench_masks.report.table import Table
-from piebench_masks.report.tables import header
 
 PICTURE = 256
 """Longer side of a stored picture in pixels."""
+SCRIPTS = ("maps", "look", "chart", "thresholds", "tiles", "gallery", "detail", "page")
+"""The page's scripts, which are one module in this order."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,14 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure: its charts side by side, and its ``files`` (names beside the page) by type."""
+class Drawn:
+    """A figure as ``svg`` for the page, and its ``files`` (names beside the page) by type."""
 
     title: str
     caption: str
-    charts: Sequence[Chart]
+    svg: str
     files: Mapping[str, str]
+    wide: bool = False
 
 
 def write_html(
@@ -66,17 +66,18 @@ def write_html(
     title: str,
     tables: Sequence[Table],
     comparisons: Sequence[Table],
-    figures: Sequence[Figure],
+    figures: Sequence[Drawn],
     sweeps: Sequence[Sweep],
     columns: Mapping[str, Column],
     gallery: Iterable[GalleryRow],
     provenance: Mapping[str, object],
     summary: Sequence[str] = (),
-) -> Path:
-    """Write ``folder``/report.html, images/ and samples/; returns the page's path.
+    edit_types: Sequence[str] = (),
+) -> list[Path]:
+    """Write ``folder``/report.html, images/ and samples/; returns the files, the page first.
 
     comparisons: tables that are folded up; columns: the editing metrics shown of a sample;
-    summary: sentences that stand above everything. The gallery is read once, a row at a time.
+    edit_types: of the samples, in the data set's order; summary: sentences that stand above everything. The gallery is read once, a row at a time.
     Pictures and maps of an earlier report are removed. All texts (prompts, ids, names) are data to
     the page and never markup, and files are named by number, so no input can reach markup or paths.
     """
@@ -85,22 +86,24 @@ def write_html(
     for part in parts.values():
         part.mkdir(parents=True, exist_ok=True)
     written: set[Path] = set()
-    index = [_write_sample(row, n, parts, columns, written) for n, row in enumerate(gallery)]
+    types: dict[str, int] = {label: place for place, label in enumerate(edit_types)}
+    index = []
+    for number, row in enumerate(gallery):
+        entry = _write_sample(row, number, parts, columns, written)
+        index.append(entry | {"type": types.setdefault(row.edit_type, len(types))})
     for path in before - written:
         path.unlink()
     data = {
-        "types": EDIT_TYPES,
-        "heat": b64encode(HEAT.tobytes()).decode(),
+        "types": list(types),
+        "heat": b64encode(heat_colours().tobytes()).decode(),
         "methods": [
-            vars(sweep) | {"dice": [_number(value, 3) for value in sweep.dice]} for sweep in sweeps
+            vars(sweep) | {"dice": [_number(dice, 3) for dice in sweep.dice]} for sweep in sweeps
         ],
         "metrics": [{"label": header(c), "digits": c.digits} for c in columns.values()],
-        "figures": [figure.charts for figure in figures],
         "samples": index,
     }
     files = resources.files("piebench_masks.report").joinpath("page")
-    scripts = ("maps.js", "chart.js", "gallery.js", "page.js")
-    script = "\n".join(files.joinpath(name).read_text("utf-8") for name in scripts)
+    script = "\n".join(files.joinpath(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("piebench_masks", "report/page"),
         autoescape=True,
@@ -108,7 +111,6 @@ def write_html(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["meaning"] = environment.tests["meaning"] = meaning
     environment.filters["key_column"] = _key_column
     page = environment.get_template("template.html").render(
         title=title,
@@ -125,11 +127,11 @@ def write_html(
     )
     path = folder / "report.html"
     path.write_text(page, encoding="utf-8")
-    return path
+    return [path, *sorted(written)]
 
 
 def _key_column(table: Table) -> str:
-    """The last of the texts that a table's rows begin with, which stays in sight."""
+    """The column that names a row and does not scroll away: the last before the first number."""
     texts = takewhile(lambda name: table.formats[name].digits is None, table.formats)
     return [next(iter(table.formats)), *texts][-1]
 
@@ -178,7 +180,6 @@ def _write_sample(
     written.add(path)
     return {
         "id": row.sample_id,
-        "type": row.edit_type,
         "prompts": [row.source_prompt, row.target_prompt],
         "size": row.source.shape[:2],
         "annotated": row.annotated is not None,

@@ -3,10 +3,22 @@
 Must not import torch, so that a run can be looked at in a second.
 """
 
+from math import log10
+from typing import TYPE_CHECKING
+
 import pandas as pd
 
-SECONDARY = ("NFE", "Mask area", "MSE", "SSIM", "PSNR", "n")
-"""How the headers of columns start that a narrow terminal does without."""
+if TYPE_CHECKING:
+    from piebench_masks.metrics.column import Column
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def header(column: "Column") -> str:
+    """A metric's label with its scale and the direction that is better: ``LPIPS ×10³ ↓``."""
+    power = f" ×10{str(round(log10(column.scale))).translate(_SUPERSCRIPTS)}"
+    arrow = "↑" if column.direction == "up" else "↓"
+    return f"{column.label}{power if column.scale != 1 else ''} {arrow}"
 
 
 def edit_names(rows: pd.DataFrame, *, several: bool | None = None) -> pd.Series:

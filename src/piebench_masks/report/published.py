@@ -11,21 +11,34 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from piebench_masks.data.sample import EDIT_TYPES
-from piebench_masks.metrics.column import Column
+from piebench_masks.metrics.column import Column, Role
+from piebench_masks.report.edit_tables import finite
+from piebench_masks.report.methods import at_thresholds, best_thresholds
+from piebench_masks.report.names import header
+from piebench_masks.report.statistics import bootstrap, interpolated
 from piebench_masks.report.table import Format, Table
-from piebench_masks.report.tables import at_thresholds, best_thresholds, bootstrap, header
+
+STAND_INS: Mapping[str, tuple[Role, str]] = {
+    "lpips_unedit_part": ("background", "outside"),
+    "clip_edited": ("edit", "inside"),
+    "clip_whole": ("edit", "whole"),
+}
+"""By published column role and part of the picture of what stands beside it, and makes the
+comparison void, where the run did not score with the published metric. Others have none.
+"""
+COMPARED = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
+"""The metrics without which a comparison is void."""
 
 
 @dataclass(frozen=True)
 class Setting:
     """What was run: names of data set and diffusion model (None: all edits were made elsewhere),
-    samples by edit type, and protocol.
+    samples by edit type's label, and protocol.
     """
 
     dataset: str
     model: str | None
-    samples: Mapping[int, int]
+    samples: Mapping[str, int]
     compat: str
 
 
@@ -48,23 +61,23 @@ def published_tables(
     Where data, model or a metric differ from the published ones, a note says that the comparison
     is void, and no difference is given.
     """
-    made = {}
+    tables = {}
     data, model = _other_data(setting), _other_model(setting)
     if len(segmentation):
         rows = list(_dice(segmentation))
         note = "Ours at the threshold of the best mean Dice, chosen on these very samples."
-        made["published_dice"] = _table("Dice by edit type", rows, [*data, *model], [note])
+        tables["published_dice"] = _table("Dice by edit type", rows, [*data, *model], [note])
     if len(editing):
         reasons = [*data, *model, *_other_metrics(columns)]
         rows = list(_editing(at_thresholds(editing, thresholds), columns))
-        made["published_editing"] = _table("Editing", rows, reasons, [])
+        tables["published_editing"] = _table("Editing", rows, reasons, [])
         note = "Ours: CLIP at the published LPIPS, on the line between our thresholds."
         rows = list(_pareto(editing, columns))
-        made["published_pareto"] = _table("Pareto curves", rows, reasons, [note])
+        tables["published_pareto"] = _table("Pareto curves", rows, reasons, [note])
     if setting.compat != "reference":
         protocol = "Protocol: published with compat=reference, ours with compat=exact."
-        made = {name: table.noted(protocol) for name, table in made.items()}
-    return {name: table for name, table in made.items() if len(table.frame)}
+        tables = {name: table.noted(protocol) for name, table in tables.items()}
+    return {name: table for name, table in tables.items() if len(table.frame)}
 
 
 Row = dict[str, Any]
@@ -74,9 +87,9 @@ Row = dict[str, Any]
 def _other_data(setting: Setting) -> list[str]:
     if setting.dataset != "pie_bench":
         return [f"the data are {setting.dataset}, not PIE-Bench v1"]
-    full = published("dice")["n"].tolist()
-    if [setting.samples.get(t, 0) for t in range(len(EDIT_TYPES))] != full[:-1]:
-        return [f"the data are {sum(setting.samples.values())} of PIE-Bench's {full[-1]} samples"]
+    *full, overall = published("dice")[["edit_type", "n"]].itertuples(index=False)
+    if {label: n for label, n in setting.samples.items() if n} != dict(full):
+        return [f"the data are {sum(setting.samples.values())} of PIE-Bench's {overall.n} samples"]
     return []
 
 
@@ -87,26 +100,27 @@ def _other_model(setting: Setting) -> list[str]:
 
 
 def _other_metrics(columns: Mapping[str, Column]) -> list[str]:
-    wanted = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
-    found = {label: _column(columns, name) for label, name in wanted.items()}
+    ours = {label: _column(columns, name) for label, name in COMPARED.items()}
     return [
-        f"the metric {label} is {found[label]}, not PIE-Bench's {name}"
-        for label, name in wanted.items()
-        if found[label] not in (None, name)
+        f"the metric {label} is {ours[label]}, not PIE-Bench's {name}"
+        for label, name in COMPARED.items()
+        if ours[label] not in (None, name)
     ]
 
 
-def _column(columns: Iterable[str], name: str) -> str | None:
-    """The column of that published metric, or of another scorer in its place."""
-    kind, _, part = name.partition("_")
-    alike = (c for c in columns if c.startswith(f"{kind}_") and c.endswith(f"_{part}"))
-    return name if name in columns else next(alike, None)
+def _column(columns: Mapping[str, Column], name: str) -> str | None:
+    """The column of that published metric, else the one that stands in its place."""
+    if name in columns or name not in STAND_INS:
+        return name if name in columns else None
+    alike = (n for n, c in columns.items() if (c.role, c.part) == STAND_INS[name])
+    return next(alike, None)
 
 
 def _dice(segmentation: pd.DataFrame) -> Iterable[Row]:
     rows = at_thresholds(segmentation, best_thresholds(segmentation))
-    for number, line in enumerate(published("dice").to_dict("records")):
-        group = rows if number == len(EDIT_TYPES) else rows[rows["edit_type"] == number]
+    *types, overall = published("dice").to_dict("records")
+    groups = [(line, rows[rows["edit_type"] == line["edit_type"]]) for line in types]
+    for line, group in [*groups, (overall, rows)]:
         for method in ("ours", "attn_based", "noise_based"):
             dice = group.loc[group["method"] == method].sort_values("sample")["dice"]
             if len(dice):
@@ -131,41 +145,23 @@ def _pareto(editing: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Ro
     if x is None or y is None or not {x, y} <= set(editing):
         return
     for method, line in published("pareto").groupby("method", sort=False):
-        own = editing[(editing["method"] == method) & (editing["editor"] == "turbo_edit")]
-        wide = own.pivot(index="sample", columns="threshold", values=[x, y]).dropna()
+        swept = editing[(editing["method"] == method) & (editing["editor"] == "turbo_edit")]
+        wide = finite(swept, (x, y)).pivot(index="sample", columns="threshold", values=[x, y]).dropna()
         if wide.empty or wide[x].shape[1] < 2:
             continue
         at = line["lpips_unedit_part"].to_numpy()
         curves = wide[x].to_numpy(float) * columns[x].scale, wide[y].to_numpy(float)
-        for point, mean in zip(line.to_dict("records"), _on_curve(*curves, at), strict=True):
+        points = interpolated(*curves, at)
+        for point, mean in zip(line.to_dict("records"), points, strict=True):
             what = f"{method} at LPIPS {point['lpips_unedit_part']:.2f}"
             yield _row(what, header(columns[y]), point["clip_edited"], mean, point)
 
 
-def _on_curve(x: np.ndarray, y: np.ndarray, at: np.ndarray, resamples: int = 500) -> np.ndarray:
-    """y of the mean curve at the given x, and the ends of its interval: [len(at), 3].
-
-    x, y: [samples, thresholds]. NaN where the curve (or most resampled ones) does not reach.
-    """
-    count = len(x)
-    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
-    weights = np.vstack([np.ones(count), draws]) / count
-    found = []
-    for mean_x, mean_y in zip(weights @ x, weights @ y, strict=True):
-        order = np.argsort(mean_x)
-        found.append(np.interp(at, mean_x[order], mean_y[order], left=np.nan, right=np.nan))
-    value, sampled = found[0], np.array(found[1:])
-    often = np.isfinite(sampled).mean(axis=0) > 0.9
-    ends = np.full((2, len(at)), np.nan)
-    ends[:, often] = np.nanpercentile(sampled[:, often], [2.5, 97.5], axis=0)
-    return np.stack([value, *np.where(np.isfinite(value), ends, np.nan)], axis=1)
-
-
 def _mean(values: np.ndarray) -> tuple[float, float, float]:
     """Mean of the finite values and the ends of its interval."""
-    known = values[np.isfinite(values)]
+    finite = values[np.isfinite(values)]
     low, high = bootstrap(values[:, None])[:, 0]
-    return (known.mean() if len(known) else np.nan), low, high
+    return (finite.mean() if len(finite) else np.nan), low, high
 
 
 def _row(

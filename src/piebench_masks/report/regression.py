@@ -14,55 +14,58 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.segmentation import COLUMNS
-from piebench_masks.report.names import edit_names
-from piebench_masks.report.tables import BASELINES, Format, Table, header
+from piebench_masks.report.edit_tables import headlines
+from piebench_masks.report.methods import edit_types, learned_methods
+from piebench_masks.report.names import edit_names, header
+from piebench_masks.report.statistics import holm, permutation_test
+from piebench_masks.report.table import Format, Table
 
 LEVEL = 0.05
 """The chance of any false verdict, over all tests together."""
+VERDICTS = ("worse", "better", "same")
 KEYS = ["series", "sample"]
+STORED = [*KEYS, "value", "worse", "shown"]
+"""The columns of a baseline. Edit types are the data set's and not its."""
 
 
 def series(
     masks: pd.DataFrame,
     edits: pd.DataFrame,
     columns: Mapping[str, Column],
-    own: Mapping[str, float],
+    thresholds: Mapping[str, float],
 ) -> pd.DataFrame:
-    """What is watched, a row a sample: Dice, and of edits background, prompt and true target.
+    """What is watched, a row a sample: Dice, and the edits' column of each role.
 
-    own: each learned method's threshold; trivial masks are left out, unmasked edits are not.
+    thresholds: each method's own; trivial masks are left out, unmasked edits are not.
     ``worse`` is the sign of a worsening, ``shown`` half a unit of the last digit in tables.
     """
-    endings = {"lpips": "_unedit_part", "clip": "_edited", "target_error": ""}
-    watched = [
-        (masks, masks["method"] if len(masks) else pd.Series(dtype=str), "dice", COLUMNS["dice"])
-    ] + [
-        (edits, edit_names(edits), name, column)
-        for name, column in columns.items()
-        if any(name.startswith(start) and name.endswith(end) for start, end in endings.items())
-    ]
-    found = [pd.DataFrame(columns=[*KEYS, "edit_type", "value", "worse", "shown"])]
-    for rows, names, name, column in watched:
-        for method, cut in {"none": np.nan, **own}.items() if name in rows else ():
-            at = np.isclose(rows["threshold"], cut, equal_nan=True) & (rows["method"] == method)
-            if at.any() and method not in BASELINES:
-                part = rows.loc[at, ["sample", "edit_type", name]].rename(columns={name: "value"})
-                part["series"] = names[at] + f": {header(column)}"
-                part["worse"] = -1.0 if column.direction == "up" else 1.0
-                part["shown"] = 0.5 * 10.0**-column.digits / column.scale
-                found.append(part)
-    return pd.concat([part for part in found if len(part)] or found, ignore_index=True)
+    methods = masks.get("method", pd.Series(dtype=str))
+    scores = [(masks, methods, "dice", COLUMNS["dice"])]
+    if len(edits):
+        chosen = headlines(edits, columns).values()
+        scores += [(edits, edit_names(edits), name, columns[name]) for name in chosen]
+    places = {"none": np.nan} | {name: thresholds[name] for name in learned_methods(thresholds)}
+    parts = [pd.DataFrame(columns=[*STORED, "edit_type"])]
+    for rows, names, score, column in scores:
+        for method, threshold in places.items() if score in rows else ():
+            at = np.isclose(rows["threshold"], threshold, equal_nan=True)
+            part = rows.loc[at & (rows["method"] == method), ["sample", "edit_type", score]]
+            part = part.rename(columns={score: "value"})
+            part["series"] = names[part.index] + f": {header(column)}"
+            part["worse"] = -1.0 if column.direction == "up" else 1.0
+            part["shown"] = 0.5 * 10.0**-column.digits / column.scale
+            parts.append(part)
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
-def write_baseline(path: Path, rows: pd.DataFrame, how: Mapping[str, Any]) -> None:
+def write_baseline(path: Path, rows: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
     """Write ``series`` rows as Parquet with their provenance, in an order that diffs well."""
-    table = pa.Table.from_pandas(rows.sort_values(KEYS), preserve_index=False)
+    table = pa.Table.from_pandas(rows[STORED].sort_values(KEYS), preserve_index=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table.replace_schema_metadata({"provenance": json.dumps(how)}), path)
+    pq.write_table(table.replace_schema_metadata({"provenance": json.dumps(provenance)}), path)
 
 
 def read_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -77,15 +80,18 @@ def read_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         ) from error
 
 
-def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> Table:
+def compare(before: pd.DataFrame, now: pd.DataFrame, provenance: Mapping[str, Any]) -> Table:
     """Every series by edit type and overall with its verdict: ``worse``, ``better`` or ``same``.
 
-    before, now: rows of ``series``; how: the baseline's provenance. A paired two-sided permutation
-    test (signs of the differences flipped at random, fixed seed), its p corrected by Holm for
-    the number of tests. A difference that tables do not show has no verdict, so that rounding
-    cannot be significant. Raises BenchmarkError where something of the baseline is missing now.
+    before: a baseline's rows; now: rows of ``series``, whose edit types count; provenance: the
+    baseline's. A paired two-sided permutation test (signs of the differences flipped at random,
+    fixed seed), its p corrected by Holm for the number of tests. A difference that tables do not
+    show has no verdict, so that rounding cannot be significant. Raises BenchmarkError where
+    something of the baseline is missing now.
     """
-    both = before.merge(now[[*KEYS, "value"]], on=KEYS, how="left", suffixes=("", "_now"))
+    both = before[STORED].merge(
+        now[[*KEYS, "edit_type", "value"]], on=KEYS, how="left", suffixes=("", "_now")
+    )
     lost = both[both["value"].notna() & both["value_now"].isna()]
     if len(lost):
         first = lost.iloc[0]
@@ -95,10 +101,11 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
             "data, or accept the change with baseline=update"
         )
     both["difference"] = both["value_now"] - both["value"]
+    labels = edit_types(now)
     rows = []
     for name, whole in both.groupby("series", sort=False):
-        groups = {label: whole[whole["edit_type"] == t] for t, label in enumerate(EDIT_TYPES)}
-        for where, part in {"Overall": whole, **groups}.items():
+        groups = {label: whole[whole["edit_type"] == label] for label in labels}
+        for where, part in [("Overall", whole), *groups.items()]:
             change = part["difference"].dropna().to_numpy(float)
             if not len(change):
                 continue
@@ -109,21 +116,25 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
                     "n": len(change),
                     "before": part["value"].mean(),
                     "now": part["value_now"].mean(),
-                    "p": _permutation_test(change),
+                    "p": permutation_test(change),
                     "worse": change.mean() * part["worse"].iloc[0],
                     "shown": part["shown"].iloc[0],
                 }
             )
     frame = pd.DataFrame(rows)
-    frame["p"] = _holm(frame["p"].to_numpy())
+    frame["p"] = holm(frame["p"].to_numpy())
     verdict = np.where(frame["worse"] > 0, "worse", "better")
     counts = (frame["p"] < LEVEL) & (frame["worse"].abs() >= frame["shown"])
     frame["verdict"] = np.where(counts, verdict, "same")
-    frame = frame.drop(columns=["worse", "shown"])
+    return _verdicts(frame.drop(columns=["worse", "shown"]), provenance)
+
+
+def _verdicts(frame: pd.DataFrame, provenance: Mapping[str, Any]) -> Table:
     most = int(frame["n"].max()) if len(frame) else 0
     few = 2.0 ** (1 - most) > LEVEL  # the smallest p that as many signs can have
+    count = {verdict: (frame["verdict"] == verdict).sum() for verdict in VERDICTS}
     return Table(
-        title=f"Against the baseline{_made(how)}",
+        title=f"Against the baseline{_origin(provenance)}",
         frame=frame,
         formats={
             "series": Format("Series"),
@@ -136,9 +147,7 @@ def compare(before: pd.DataFrame, now: pd.DataFrame, how: Mapping[str, Any]) -> 
         },
         notes=(
             f"Paired permutation tests, p corrected for {len(frame)} of them; verdicts at {LEVEL}.",
-            f"Worse: {(frame['verdict'] == 'worse').sum()}, "
-            f"better: {(frame['verdict'] == 'better').sum()}, "
-            f"same: {(frame['verdict'] == 'same').sum()}.",
+            f"{', '.join(f'{verdict}: {n}' for verdict, n in count.items())}.".capitalize(),
             *([f"With {most} samples no difference can be significant."] if few else []),
         ),
         best=frozenset((int(row), "verdict") for row in frame.index[frame["verdict"] != "same"]),
@@ -153,26 +162,13 @@ def changed_rows(table: Table) -> Table:
     return replace(table, frame=frame, best=best, sections=frozenset())
 
 
-def _made(how: Mapping[str, Any]) -> str:
+def _origin(provenance: Mapping[str, Any]) -> str:
     """When and by what a baseline was written, as far as its provenance says."""
-    versions = how.get("versions")
+    versions = provenance.get("versions")
     version = versions.get("piebench-masks") if isinstance(versions, dict) else None
-    known = {" of": how.get("date"), ", version": version, ", commit": how.get("commit")}
-    return "".join(f"{word} {value}" for word, value in known.items() if value)
-
-
-def _permutation_test(change: np.ndarray, resamples: int = 20_000) -> float:
-    """Two-sided p of paired differences [N] having no direction."""
-    signs = np.random.default_rng(0).integers(0, 2, (resamples, len(change)), dtype=np.int8) * 2 - 1
-    # Differences that only rounding tells apart from the observed one count as equal to it.
-    extreme = np.abs(signs @ change) >= np.abs(change.sum()) * (1 - 1e-9)
-    return float((1 + extreme.sum()) / (1 + resamples))
-
-
-def _holm(p: np.ndarray) -> np.ndarray:
-    """Holm's step-down correction (1979) of p [N]."""
-    order = np.argsort(p, kind="stable")
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    corrected = np.empty_like(stepped)
-    corrected[order] = stepped
-    return corrected
+    facts = {
+        " of": provenance.get("date"),
+        ", version": version,
+        ", commit": provenance.get("commit"),
+    }
+    return "".join(f"{word} {value}" for word, value in facts.items() if value)

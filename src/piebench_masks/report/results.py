@@ -5,28 +5,46 @@ Reads files only; must not import torch, so that a run can be looked at in a sec
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.table import Table
+
+if TYPE_CHECKING:
+    from piebench_masks.metrics.column import Column
 
 
 @dataclass(frozen=True)
 class Results:
-    """``masks`` and ``edits`` have a row a sample, method and threshold; ``tables`` are by file
-    name; ``failures`` are what could not be computed, as dicts.
-    """
+    """``tables`` are by file name; ``failures`` are what could not be computed, as dicts."""
 
     folder: Path
-    masks: pd.DataFrame
-    edits: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
+    tables: dict[str, Table]
     config: DictConfig
     provenance: dict[str, Any]
     failures: list[dict[str, Any]]
+
+    @cached_property
+    def masks(self) -> pd.DataFrame:
+        """The masks' scores: a row a sample, method and threshold."""
+        return pd.read_parquet(self.folder / "mask_scores.parquet")
+
+    @cached_property
+    def edits(self) -> pd.DataFrame:
+        """The edits' scores: a row a sample, editor, method and threshold."""
+        return pd.read_parquet(self.folder / "edit_scores.parquet")
+
+    @cached_property
+    def columns(self) -> dict[str, "Column"]:
+        """What the columns of ``edits`` mean."""
+        from piebench_masks.metrics.column import read_columns  # its package imports torch
+
+        return read_columns(self.folder / "columns.json")
 
 
 def read_run(folder: Path | str) -> Results:
@@ -38,9 +56,7 @@ def read_run(folder: Path | str) -> Results:
         lines = (folder / "failures.jsonl").read_text(encoding="utf-8").splitlines()
         return Results(
             folder=folder,
-            masks=pd.read_parquet(folder / "mask_scores.parquet"),
-            edits=pd.read_parquet(folder / "edit_scores.parquet"),
-            tables={path.stem: pd.read_csv(path) for path in sorted(folder.glob("tables/*.csv"))},
+            tables={path.stem: Table.read(path) for path in sorted(folder.glob("tables/*.json"))},
             config=config,
             provenance=json.loads((folder / "provenance.json").read_text(encoding="utf-8")),
             failures=[json.loads(line) for line in lines],

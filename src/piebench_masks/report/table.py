@@ -1,13 +1,15 @@
-"""The one type of a finished table, which writes it everywhere: page, terminal, csv, md, tex.
+"""The one type of a finished table, which writes it everywhere: page, terminal, csv, md, tex, json.
 
-Gets a frame and how to show it; must not know what the numbers mean.
+Gets a frame and how to show it; must not know what the numbers mean, nor import torch: json is
+what it is read back from.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 from rich.table import Table as RichTable
@@ -35,12 +37,19 @@ class Format:
     """How a column is shown: text as it is (``digits`` None), or ``value * scale`` rounded.
 
     ``interval`` names two columns of the same frame with the ends of a confidence interval.
+    meaning: the heading explained. secondary: a narrow terminal does without the column.
+    role, direction: of the column that stands for a role (``metrics.column.Role``), what it stands
+    for and which values are better.
     """
 
     header: str
     digits: int | None = None
     scale: float = 1.0
     interval: tuple[str, str] | None = None
+    meaning: str = ""
+    secondary: bool = False
+    role: str | None = None
+    direction: Literal["up", "down"] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +69,17 @@ class Table:
     sections: frozenset[int] = frozenset()
     muted: frozenset[int] = frozenset()
 
-    def noted(self, note: str) -> "Table":
-        return replace(self, notes=(*self.notes, note))
+    def noted(self, *notes: str) -> "Table":
+        return replace(self, notes=(*self.notes, *notes))
+
+    def column_of(self, role: str) -> str | None:
+        """The column that stands for a role, None where the table has none."""
+        return next((name for name, shown in self.formats.items() if shown.role == role), None)
+
+    @property
+    def secondary(self) -> list[str]:
+        """Headers of the columns that a narrow terminal does without."""
+        return [shown.header for shown in self.formats.values() if shown.secondary]
 
     def cells(self) -> list[list[str]]:
         """The shown texts, row by row; a missing number is a dash."""
@@ -134,10 +152,58 @@ class Table:
             table.add_row(*(Text(*cell) for cell in zip(cells, styles, strict=True)))
         return table
 
+    def to_json(self) -> str:
+        """All that the table is. Numbers are as precise as they were; missing ones are null."""
+        frame = self.frame.astype(object).where(self.frame.notna(), None)
+        content = {
+            "title": self.title,
+            "notes": self.notes,
+            "formats": {name: asdict(shown) for name, shown in self.formats.items()},
+            "columns": list(map(str, frame)),
+            "rows": frame.to_numpy().tolist(),
+            "best": sorted(self.best),
+            "sections": sorted(self.sections),
+            "muted": sorted(self.muted),
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False)
+
+    @staticmethod
+    def read(path: Path) -> "Table":
+        """The table that ``to_json`` wrote; OSError or ValueError where there is none."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return Table._from_json(content)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{path} is no table ({error!r})") from error
+
+    @staticmethod
+    def _from_json(content: dict[str, Any]) -> "Table":
+        formats = {
+            name: Format(**fields | {"interval": tuple(ends) if (ends := fields["interval"]) else None})
+            for name, fields in content["formats"].items()
+        }
+        frame = pd.DataFrame(content["rows"], columns=content["columns"])
+        numbers = [n for n, shown in formats.items() if shown.digits is not None and n in frame]
+        frame = frame.astype({name: float for name in numbers if frame[name].isna().any()})
+        return Table(
+            title=content["title"],
+            frame=frame,
+            formats=formats,
+            notes=tuple(content["notes"]),
+            best=frozenset((row, name) for row, name in content["best"]),
+            sections=frozenset(content["sections"]),
+            muted=frozenset(content["muted"]),
+        )
+
     def write(self, folder: Path, stem: str) -> list[Path]:
-        """Write ``stem``.csv, .md and .tex into ``folder``."""
+        """Write ``stem``.csv, .md, .tex and .json into ``folder``."""
         folder.mkdir(parents=True, exist_ok=True)
-        texts = {".csv": self.to_csv(), ".md": self.to_markdown(), ".tex": self.to_latex()}
+        texts = {
+            ".csv": self.to_csv(),
+            ".md": self.to_markdown(),
+            ".tex": self.to_latex(),
+            ".json": self.to_json(),
+        }
         for suffix, text in texts.items():
             (folder / f"{stem}{suffix}").write_text(text, encoding="utf-8")
         return [folder / f"{stem}{suffix}" for suffix in texts]

@@ -42,9 +42,9 @@ class MlflowTracker:
         folder = Path(self.folder).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
-        found = client.get_experiment_by_name(self.project)
+        existing = client.get_experiment_by_name(self.project)
         files = (folder / "mlflow").as_uri()
-        experiment = found.experiment_id if found else client.create_experiment(self.project, files)
+        experiment = existing.experiment_id if existing else client.create_experiment(self.project, files)
         digest = run.digest()
         for earlier in client.search_runs([experiment], f"tags.key = '{run.key}'"):
             if earlier.data.tags.get("digest") == digest and earlier.info.status == "FINISHED":
@@ -59,8 +59,8 @@ class MlflowTracker:
             "mlflow.source.git.commit": (run.commit or "").removesuffix("-dirty"),
             "commit": run.commit or "",
         }
-        made = client.create_run(experiment, run_name=run.name)
-        identity, at = made.info.run_id, made.info.start_time
+        created = client.create_run(experiment, run_name=run.name)
+        identity, at = created.info.run_id, created.info.start_time
         data = Dataset(run.dataset.name, run.dataset.digest, "local", str(run.dataset.table))
         client.log_inputs(identity, [DatasetInput(data, [])])
         client.log_batch(

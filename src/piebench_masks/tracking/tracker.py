@@ -5,7 +5,7 @@ Trackers never drive a run and never compute.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -42,7 +42,7 @@ class FinishedRun:
 
     ``key`` is the run's identity: publishing the same key again replaces, never duplicates.
     ``folder`` is its results folder. ``tables`` and ``plots`` are aggregates, of few rows.
-    ``samples`` are the gallery's; ``figures`` PNG files; ``files`` files and folders.
+    ``samples`` reads the gallery's; ``figures`` PNG files; ``files`` files and folders.
     """
 
     key: str
@@ -56,7 +56,7 @@ class FinishedRun:
     summary: Mapping[str, float]
     tables: Mapping[str, pd.DataFrame]
     plots: Mapping[str, Plot]
-    samples: Sequence[GalleryRow]
+    samples: Callable[[], Sequence[GalleryRow]]
     figures: Mapping[str, Path]
     files: Sequence[Path]
 

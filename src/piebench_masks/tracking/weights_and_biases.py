@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.report.gallery import GalleryRow
 from piebench_masks.tracking.tracker import FinishedRun, Plot
 
@@ -41,21 +40,21 @@ class WandbTracker:
         The mode is W&B's own choice (``WANDB_MODE``) where there is a key and offline otherwise.
         """
         offline = not _has_key() or os.environ.get("WANDB_MODE") == "offline"
-        own = run.folder.resolve() / "wandb"
-        marker = own / "published.json"
+        folder = run.folder.resolve() / "wandb"
+        marker = folder / "published.json"
         target = [self.entity, self.project, "offline" if offline else "online"]
         mark = {"digest": run.digest(), "target": target}
-        if place := _published(marker, mark, own):
+        if place := _published(marker, mark, folder):
             return place
         # Only the environment reaches W&B's own process: no crash reports over the network, and
         # staged tables in the results folder, not in the home folder.
-        os.environ.update(WANDB_ERROR_REPORTING="false", WANDB_DATA_DIR=str(own))
+        os.environ.update(WANDB_ERROR_REPORTING="false", WANDB_DATA_DIR=str(folder))
         import wandb  # half a second that runs without a tracker do not pay
 
         identity = hashlib.sha256(run.key.encode()).hexdigest()[:12]
-        for earlier in own.glob(f"offline-run-*-{identity}"):
+        for earlier in folder.glob(f"offline-run-*-{identity}"):
             shutil.rmtree(earlier)
-        own.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         session = wandb.init(
             entity=self.entity,
             project=self.project,
@@ -82,8 +81,8 @@ class WandbTracker:
             }
             logged |= {f"chart/{name}": _chart(chart) for name, chart in run.plots.items()}
             logged |= {f"figure/{name}": wandb.Image(str(p)) for name, p in run.figures.items()}
-            if run.samples:
-                logged["samples"] = _sample_table(run.samples)
+            if samples := run.samples():
+                logged["samples"] = _sample_table(samples)
             session.log(logged)
             session.summary.update(dict(run.summary))
             results = wandb.Artifact(
@@ -105,11 +104,11 @@ class WandbTracker:
 def _published(marker: Path, mark: dict[str, Any], folder: Path) -> str | None:
     """Where this very content was published to this very target before, if that is still there."""
     try:
-        known = json.loads(marker.read_text())
-        place = str(known.pop("place"))
+        stored = json.loads(marker.read_text())
+        place = str(stored.pop("place"))
     except (OSError, ValueError, KeyError):
         return None
-    if known != mark:
+    if stored != mark:
         return None
     if mark["target"][-1] == "online":
         return place
@@ -166,7 +165,7 @@ def _sample_table(samples: Sequence[GalleryRow]) -> "wandb.Table":
         masks |= {name: overlay(mask) for name, mask in row.masks.items()}
         table.add_data(
             row.sample_id,
-            EDIT_TYPES[row.edit_type],
+            row.edit_type,
             row.pick,
             row.source_prompt,
             row.target_prompt,

@@ -1,17 +1,25 @@
+// @ts-check
 // Starts the page: charts, gallery, theme, keys and the address.
 
-for (const host of document.querySelectorAll("[data-figure]")) {
-  for (const chart of report.figures[Number(host.dataset.figure)]) {
-    const box = h("div", { class: "chart" });
-    host.append(box);
-    drawChart(box, chart);
-  }
+for (const plot of document.querySelectorAll("[data-figure] .plot")) enliven(/** @type {HTMLElement} */ (plot));
+
+let waiting = false;
+/** Draw what is in view again, once a frame. */
+function redraw() {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => {
+    waiting = false;
+    for (const node of inView) node.show();
+    detail.update?.();
+  });
 }
+thresholdListeners.push(redraw);
 
 const THEMES = ["auto", "light", "dark"];
 const themeButton = document.getElementById("theme");
 
-/** Light, dark, or as the system has it; remembered where the browser allows it. */
+/** Light, dark, or as the system has it; remembered where the browser allows it. @param {string} theme */
 function setTheme(theme) {
   document.documentElement.dataset.theme = theme;
   themeButton.textContent = `Theme: ${theme}`;
@@ -20,16 +28,16 @@ function setTheme(theme) {
   } catch { /* a page that may store nothing starts anew each time */ }
 }
 
-let kept = null;
+let stored = null;
 try {
-  kept = localStorage.getItem("piebench-masks-theme");
+  stored = localStorage.getItem("piebench-masks-theme");
 } catch { /* as above */ }
-setTheme(THEMES.includes(kept) ? kept : "auto");
+setTheme(THEMES.includes(stored) ? stored : "auto");
 themeButton.addEventListener("click", () => {
   setTheme(THEMES[(THEMES.indexOf(document.documentElement.dataset.theme) + 1) % THEMES.length]);
 });
 
-const help = document.getElementById("help");
+const help = /** @type {HTMLDialogElement} */ (document.getElementById("help"));
 document.getElementById("help-button").addEventListener("click", () => help.showModal());
 for (const dialog of [help, detail.dialog]) {
   dialog.addEventListener("click", (event) => {
@@ -37,19 +45,20 @@ for (const dialog of [help, detail.dialog]) {
   });
 }
 detail.dialog.addEventListener("close", () => {
-  const link = cards.querySelector(`[data-index="${detail.index}"] .id`);
+  const link = /** @type {HTMLElement} */ (cards.querySelector(`[data-index="${detail.index}"] .id`));
   detail.update = null;
   detail.dialog.replaceChildren();
-  sliders.length = Math.min(sliders.length, 1);
+  dropDetailSlider();
   if (location.hash.startsWith("#sample-")) history.pushState(null, "", "#gallery");
   link?.focus({ preventScroll: true });
   link?.closest(".card").scrollIntoView({ block: "nearest" });
 });
 
+/** @type {Record<string, () => void>} */
 const KEYS = {
   "?": () => (help.open ? help.close() : help.showModal()),
   "/": () => {
-    if (!detail.dialog.open) document.querySelector('input[type="search"]').focus();
+    if (!detail.dialog.open) /** @type {HTMLElement} */ (document.querySelector('input[type="search"]')).focus();
   },
   ",": () => nudge(-1),
   ".": () => nudge(1),
@@ -63,7 +72,8 @@ const KEYS = {
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  const { target, key } = event;
+  const { key } = event;
+  const target = /** @type {HTMLInputElement} */ (event.target);
   if (target.matches('input[type="search"]')) {
     if (key === "Escape") {
       target.value = "";
@@ -72,9 +82,9 @@ document.addEventListener("keydown", (event) => {
     }
     return;
   }
-  const own = key.startsWith("Arrow") && target.closest("input, select, .scroll");
+  const moves = key.startsWith("Arrow") && target.closest("input, select, .scroll");
   const inGallery = detail.dialog.open || cards.contains(target) || target === document.body;
-  if (own || !(key in KEYS) || (help.open && key !== "?")) return;
+  if (moves || !(key in KEYS) || (help.open && key !== "?")) return;
   if (key.startsWith("Arrow") && !inGallery) return;
   event.preventDefault();
   KEYS[key]();

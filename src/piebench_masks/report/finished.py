@@ -1,0 +1,88 @@
+"""From all scores of a run to what its report shows: tables, figures and sentences.
+
+Gets frames of per-sample rows; must not know stores, stages or models.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.edit_tables import cost_table, editing_table, editor_table
+from piebench_masks.report.mask_tables import dice_table, method_table, threshold_table
+from piebench_masks.report.methods import (
+    at_thresholds,
+    best_thresholds,
+    edited_thresholds,
+    learned_methods,
+)
+from piebench_masks.report.table import Table
+
+THRESHOLDS = (
+    "Thresholds: the best mean Dice on these very samples among those edited under (where there is "
+    "none, the nearest to the method's own)."
+)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of a run: a row a sample, method and threshold; ``costs`` a row an edit.
+
+    ``edit_type`` is an ordered categorical of the data set's labels. columns: what the edits'
+    metrics mean; defaults: the methods' own thresholds.
+    """
+
+    masks: pd.DataFrame
+    edits: pd.DataFrame
+    costs: pd.DataFrame
+    columns: Mapping[str, Column]
+    defaults: Mapping[str, float]
+
+    @cached_property
+    def best_thresholds(self) -> dict[str, float]:
+        """Each method's threshold of the highest mean Dice, its own where none was scored."""
+        best = best_thresholds(self.masks) if len(self.masks) else {}
+        return {**self.defaults, **best}
+
+    @cached_property
+    def edited_thresholds(self) -> dict[str, float]:
+        return edited_thresholds(self.masks, self.edits, self.defaults)
+
+
+def result_tables(scores: Scores) -> dict[str, Table]:
+    """By file name; a table without scores is left out. The Dice table is the last."""
+    edits, columns, thresholds = scores.edits, scores.columns, scores.edited_thresholds
+    tables = {}
+    if len(edits):
+        tables["editing"] = editing_table(edits, columns, thresholds).noted(THRESHOLDS)
+        if len(scores.costs):
+            tables["cost"] = cost_table(scores.costs)
+        if edits["editor"].nunique() > 1:
+            tables["editors"] = editor_table(edits, columns, thresholds).noted(THRESHOLDS)
+    if len(scores.masks):
+        tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
+        tables["mask_methods"] = method_table(scores.masks)
+        tables["dice_by_edit_type"] = dice_table(scores.masks)
+    return tables
+
+
+def summary(scores: Scores, samples: int) -> list[str]:
+    """What was run, and which method's masks are best."""
+    masks, edits = scores.masks, scores.edits
+    learned = learned_methods(scores.defaults)
+    editors = ", ".join(edits["editor"].unique()) if len(edits) else ""
+    scored = [f"the masks of {', '.join(learned)}"] if learned else []
+    scored += [f"edits by {editors}{' under these masks' if learned else ''}"] if editors else []
+    sentences = [f"This run scores {' and '.join(scored)} on {samples} samples."] if scored else []
+    rows = masks[masks["method"].isin(learned)] if len(masks) else masks
+    if len(rows):
+        dice = at_thresholds(rows, scores.best_thresholds).groupby("method")["dice"].mean()
+        (first, value), *others = dice.sort_values(ascending=False, kind="stable").items()
+        then = ", ".join(f"{name} {value:.2f}" for name, value in others)
+        sentences.append(
+            f"Closest to the annotated masks is {first}, with a mean Dice of {value:.2f} at "
+            f"threshold {scores.best_thresholds[str(first)]:.3g}{f' (then {then})' if then else ''}."
+        )
+    return sentences

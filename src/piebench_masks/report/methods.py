@@ -1,0 +1,76 @@
+"""Which mask methods there are in rows, which of them rank, and at which threshold each is shown.
+
+Gets frames of per-sample rows; must not import torch.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import pandas as pd
+
+BASELINES = ("full", "empty", "centre", "random", "oracle")
+"""Trivial mask methods: they stand behind the learned ones and never rank."""
+TRIVIAL = "Trivial masks (full, empty, centre, random, oracle) do not rank."
+
+
+def order_methods(methods: Iterable[str]) -> list[str]:
+    """Distinct methods as they come, the trivial baselines last and the oracle last of all."""
+    distinct = list(dict.fromkeys(methods))
+    baselines = [method for method in BASELINES if method in distinct]
+    return [method for method in distinct if method not in BASELINES] + baselines
+
+
+def learned_methods(methods: Iterable[str]) -> list[str]:
+    """Distinct methods as they come, without the trivial baselines."""
+    return [method for method in dict.fromkeys(methods) if method not in BASELINES]
+
+
+def best_thresholds(segmentation: pd.DataFrame) -> dict[str, float]:
+    """Each method's threshold of the highest mean Dice over all samples; of equals the lowest."""
+    mean = segmentation.groupby(["method", "threshold"])["dice"].mean()
+    return {
+        method: float(mean.loc[method].idxmax()) for method in order_methods(segmentation["method"])
+    }
+
+
+def edited_thresholds(
+    masks: pd.DataFrame, edits: pd.DataFrame, defaults: Mapping[str, float]
+) -> dict[str, float]:
+    """Of the thresholds that were edited under, each method's one of the highest mean Dice.
+
+    Where none of them was scored, the one nearest to the method's default threshold.
+    """
+    edited = edits[["method", "threshold"]].dropna().drop_duplicates()
+    grids = {method: edited.loc[edited["method"] == method, "threshold"] for method in defaults}
+    nearest = {
+        method: min(grid, key=lambda threshold: abs(threshold - defaults[method]))
+        for method, grid in grids.items()
+        if len(grid)
+    }
+    scored = masks.merge(edited, on=["method", "threshold"]) if len(masks) else masks
+    return nearest | (best_thresholds(scored) if len(scored) else {})
+
+
+def at_thresholds(rows: pd.DataFrame, thresholds: Mapping[str, float]) -> pd.DataFrame:
+    """The rows at each method's threshold, and those that have none at all; a method with a single
+    threshold needs no entry.
+
+    Raises ValueError if a method was not computed at the threshold asked for.
+    """
+    chosen = []
+    for method in order_methods(rows["method"]):
+        of_method = rows[rows["method"] == method]
+        grid = of_method["threshold"].dropna().unique()
+        wanted = thresholds.get(method, grid[0] if len(grid) == 1 else None)
+        if len(grid) and (wanted is None or not np.isclose(grid, wanted).any()):
+            have = ", ".join(f"{value:g}" for value in np.sort(grid))
+            raise ValueError(f"{method}: no results at threshold {wanted}; choose one of {have}")
+        at = of_method["threshold"]
+        chosen.append(of_method[at.isna() | np.isclose(at, np.nan if wanted is None else wanted)])
+    return pd.concat(chosen, ignore_index=True)
+
+
+def edit_types(rows: pd.DataFrame) -> list[str]:
+    """The types that rows have, in the data set's order, which is that of the categories."""
+    present = set(rows["edit_type"])
+    return [label for label in rows["edit_type"].cat.categories if label in present]

@@ -1,0 +1,69 @@
+"""Intervals and tests over samples. Works on arrays; knows no column and no method."""
+
+import numpy as np
+
+
+def bootstrap(values: np.ndarray, resamples: int = 2000) -> np.ndarray:
+    """95 % interval [2,M] of the column means of ``values`` [N,M]; what is not finite is left out.
+
+    NaN where a column has no value. The same resamples for every frame of N rows.
+    """
+    count, finite = len(values), np.isfinite(values)
+    if count == 0:
+        return np.full((2, values.shape[1]), np.nan)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    with np.errstate(invalid="ignore"):
+        means = (draws @ np.where(finite, values, 0.0)) / (draws @ finite)
+    ends = np.full((2, values.shape[1]), np.nan)
+    some = finite.any(axis=0)
+    ends[:, some] = np.nanpercentile(means[:, some], [2.5, 97.5], axis=0)
+    return ends
+
+
+def cross_validated(scores: np.ndarray, splits: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """For each half of each split of ``scores`` [N,T]: the best column, its mean on the other."""
+    draw = np.random.default_rng(0)
+    chosen, held_out = [], []
+    for _ in range(splits):
+        order = draw.permutation(len(scores))
+        halves = order[: len(scores) // 2], order[len(scores) // 2 :]
+        for half, other in (halves, halves[::-1]):
+            chosen.append(scores[half].mean(axis=0).argmax())
+            held_out.append(scores[other, chosen[-1]].mean())
+    return np.array(chosen), np.array(held_out)
+
+
+def interpolated(x: np.ndarray, y: np.ndarray, at: np.ndarray, resamples: int = 500) -> np.ndarray:
+    """y of the mean curve at the given x, and the ends of its 95 % interval: [len(at), 3].
+
+    x, y: [samples, thresholds]. NaN where the curve (or most resampled ones) does not reach.
+    """
+    count = len(x)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = np.vstack([np.ones(count), draws]) / count
+    curves = []
+    for mean_x, mean_y in zip(weights @ x, weights @ y, strict=True):
+        order = np.argsort(mean_x)
+        curves.append(np.interp(at, mean_x[order], mean_y[order], left=np.nan, right=np.nan))
+    value, resampled = curves[0], np.array(curves[1:])
+    often = np.isfinite(resampled).mean(axis=0) > 0.9
+    ends = np.full((2, len(at)), np.nan)
+    ends[:, often] = np.nanpercentile(resampled[:, often], [2.5, 97.5], axis=0)
+    return np.stack([value, *np.where(np.isfinite(value), ends, np.nan)], axis=1)
+
+
+def permutation_test(change: np.ndarray, resamples: int = 20_000) -> float:
+    """Two-sided p of paired differences [N] having no direction."""
+    signs = np.random.default_rng(0).integers(0, 2, (resamples, len(change)), dtype=np.int8) * 2 - 1
+    # Differences that only rounding tells apart from the observed one count as equal to it.
+    extreme = np.abs(signs @ change) >= np.abs(change.sum()) * (1 - 1e-9)
+    return float((1 + extreme.sum()) / (1 + resamples))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Holm's step-down correction (1979) of p [N]."""
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    corrected = np.empty_like(stepped)
+    corrected[order] = stepped
+    return corrected

@@ -6,7 +6,6 @@ As they stand, or with small data in place of the reader's.
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _pytest.mark import ParameterSet
 from PIL import Image
 
 from piebench_masks.data.shapes.write import write_shapes
@@ -53,10 +53,18 @@ COMMANDS = {
     "piebench-masks 'mask=[ours,diffedit]' mask.ours.threshold=0.5 mask.diffedit.draws=4 "
     "name=four_draws": f"{SMALL} baselines=[full] stages=[parse,masks]",
     "piebench-masks 'mask=[ours,diffedit]' "
-    "+mask.few={_target_:piebench_masks.masks.diffedit.DiffEdit,draws:2} name=both": (
+    "'+mask.few={_target_:piebench_masks.masks.diffedit.DiffEdit,draws:2}' name=both": (
         f"{SMALL} baselines=[full] stages=[parse,masks]"
     ),
+    "piebench-masks mask=[ours] "
+    "'mask.ours.post=[{_target_:piebench_masks.masks.postprocess.Propagate}]' name=ours_self": (
+        f"{SMALL} baselines=[full] stages=[parse,masks]"
+    ),
+    "PYTHONPATH=. piebench-masks experiment=demo name=agreement "
+    "+mask.agreement._target_=agreement.Agreement": f"{OWN} mask=[ours]",
     # editors
+    "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
+    "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
     "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
     "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
@@ -96,7 +104,9 @@ COMMANDS = {
     "+metrics.edges._target_=my_metric.EdgesKept": f"{OWN} mask=[ours]",
     "PYTHONPATH=. piebench-masks --config-dir . dataset=places dataset.root=places "
     "name=places": f"{OWN} mask=[ours]",
-    "PYTHONPATH=. piebench-masks --config-dir . model=toy mask=[diffedit] editor=[] name=toy": OWN,
+    'mkdir -p toy && echo \'{"_class_name": "Toy"}\' > toy/model_index.json': "",
+    "PYTHONPATH=. piebench-masks --config-dir . model=toy mask=[diffedit] editor=[diffedit] "
+    "name=toy": OWN,
 }
 """A document's command, and what is added to run it here."""
 ELSEWHERE = {
@@ -122,8 +132,10 @@ ELSEWHERE = {
     "strength=0.25,0.5,0.75 'seed=range(3)'": "tests/executors/test_slurm.py",
 }
 """Those that other tests run, and where."""
-SLOW = (" -m ", "hparams", "update", "external", "mlflow", "sweep", "audit", "=four", "=both")
+SLOW = re.compile(r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post")
 """In commands whose likes other tests run all the time."""
+SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
+"""What the tables of those with these words have."""
 PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}
 """Complete programs that a command line does not name, and the pictures that they write."""
 
@@ -204,20 +216,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: str, place: Path, more: str = "") -> str:
-    """What it prints; it must end well."""
+    """What it prints; it must end well. A checkout under test stays on the path of imports."""
     command = re.sub(r"/path/to/(\S+)", rf"{place}/\1", command)
-    words = shlex.split(f"{command} {more}")
-    variables = {w.split("=")[0]: w.split("=")[1] for w in words if w.startswith("PYTHONPATH=")}
-    if "PYTHONPATH" in variables and "PYTHONPATH" in os.environ:  # of a checkout under test
-        variables["PYTHONPATH"] += f":{os.environ['PYTHONPATH']}"
-    program, *arguments = (word for word in words if not word.startswith("PYTHONPATH="))
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{os.environ.get('PYTHONPATH', '')}")
     done = subprocess.run(
-        [Path(sys.executable).parent / program, *arguments],
+        ["bash", "-c", f"{command} {more}"],
         cwd=place,
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join(paths)},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -282,15 +291,18 @@ def test_no_command_is_left_out() -> None:
     assert [command for command in commands() if command not in listed] == []
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(c, marks=pytest.mark.slow if any(s in c for s in SLOW) else ()) for c in COMMANDS],
-)
+def marked(command: str) -> ParameterSet:
+    return pytest.param(command, marks=pytest.mark.slow if SLOW.search(command) else ())
+
+
+@pytest.mark.parametrize("command", list(map(marked, COMMANDS)))
 def test_it_runs_as_written(command: str, place: Path) -> None:
     assert command in commands()
     text = run(command, place, COMMANDS[command])
-    for own in ("edges", "tint", "Edges"):
-        assert own in text or f".{own}" not in command
+    for part in re.findall(r"\+(?:mask|editor)\.(\w+)\._target_", command):
+        assert part in text or "stages=" in COMMANDS[command]
+    for part, shown in SHOWN.items():
+        assert shown in text or part not in command
 
 
 def test_no_program_is_left_out() -> None:

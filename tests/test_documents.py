@@ -146,6 +146,10 @@ PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}
 """Complete programs that a command line does not name, and the pictures that they write."""
 
 
+def in_checkout(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
 def blocks(document: Path, language: str) -> list[str]:
     text = document.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
@@ -242,7 +246,7 @@ def test_the_readme_is_read_in_five_minutes() -> None:
     assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=in_checkout)
 def test_nothing_is_left_to_fill_in(document: Path) -> None:
     text = document.read_text(encoding="utf-8")
     assert "@@" not in text and "TODO" not in text
@@ -266,7 +270,7 @@ def links(document: Path) -> list[tuple[Path, str]]:
     return [((here / path).resolve() if path else document, anchor) for path, _, anchor in parts]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=in_checkout)
 def test_every_link_leads_somewhere(document: Path) -> None:
     for target, anchor in links(document):
         assert target.exists(), f"{document.name} links to {target}"
@@ -281,7 +285,7 @@ def test_every_document_is_linked() -> None:
 def test_no_sentence_stands_in_two_documents() -> None:
     places: dict[str, str] = {}
     for document in DOCUMENTS:
-        name = str(document.relative_to(ROOT))
+        name = in_checkout(document)
         if name == "docs/settings.md":  # generated: a setting stands in several groups
             continue
         text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -298,7 +302,8 @@ def test_no_command_is_left_out() -> None:
 
 
 def marked(command: str) -> ParameterSet:
-    return pytest.param(command, marks=pytest.mark.slow if SLOW.search(command) else ())
+    marks = [pytest.mark.slow] if SLOW.search(command) else []
+    return pytest.param(command, marks=marks, id=command)
 
 
 @pytest.mark.parametrize("command", list(map(marked, COMMANDS)))

@@ -132,7 +132,7 @@ ELSEWHERE = {
     "strength=0.25,0.5,0.75 'seed=range(3)'": "tests/executors/test_slurm.py",
 }
 """Those that other tests run, and where."""
-SLOW = re.compile(r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post")
+SLOW = re.compile(r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir")
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
 """What the tables of those with these words have."""

@@ -30,7 +30,6 @@ from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
 from piebench_masks.data.sample import Sample
 from piebench_masks.executors.local import in_process
-from piebench_masks.metrics.column import Column
 from piebench_masks.publish import report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage

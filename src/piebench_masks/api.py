@@ -167,7 +167,11 @@ class EncodedScene:
 
         threshold: None is the method's own.
         """
-        chosen, backbone, compat = named_method(method), self.pipeline.backbone, self.pipeline.compat
+        chosen, backbone, compat = (
+            named_method(method),
+            self.pipeline.backbone,
+            self.pipeline.compat,
+        )
         raw = self.raw_map(
             chosen, num_repeat=num_repeat, strength=strength, sample_mode=sample_mode, seed=seed
         )

@@ -8,9 +8,9 @@ from rich.markup import escape
 
 from piebench_masks.console import print_table, say
 from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
+from piebench_masks.parts import made
 from piebench_masks.report.methods import learned_methods
 from piebench_masks.report.write import Report, write_report
-from piebench_masks.parts import made
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
 from piebench_masks.stages.parse import parsed_folder

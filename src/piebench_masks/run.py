@@ -203,8 +203,8 @@ def made_method(name: str, node: Part) -> MapMethod:
     method = made(node)
     if not isinstance(method, MapMethod):
         raise BenchmarkError(
-            f"mask.{name}._target_ is {node['_target_']}, which makes a {type(method).__name__} and no "
-            "MapMethod: set it to the import path of one"
+            f"mask.{name}._target_ is {node['_target_']}, which makes a {type(method).__name__} "
+            "and no MapMethod: set it to the import path of one"
         )
     return method
 

@@ -24,8 +24,8 @@ from piebench_masks.executors.workers import (
     shared_out,
 )
 from piebench_masks.run import Run
-from piebench_masks.settings import Settings
 from piebench_masks.runner import Executor, Outcome, run_batches
+from piebench_masks.settings import Settings
 from piebench_masks.stages.stage import Batch, Stage
 
 FEW = 2

@@ -95,8 +95,7 @@ class Edit:
         folder, variants = edit_folder(self.run, self.editor), Variants(self.run)
         rows = folder.rows(KEYS).reindex(columns=[*KEYS, *STAMP])
         stamps = {
-            (item, mask): stamp
-            for item, mask, *stamp in rows.itertuples(index=False, name=None)
+            (item, mask): stamp for item, mask, *stamp in rows.itertuples(index=False, name=None)
         }
 
         def is_whole(item: str, variant: Variant) -> bool:

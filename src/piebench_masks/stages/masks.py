@@ -164,9 +164,7 @@ class Cuts:
             )
         return [Mask.of(t, mask) for t, mask in zip(thresholds, masks.numpy(), strict=True)]
 
-    def store(
-        self, batch: Batch, computed: list[dict[str, list[Mask] | None]]
-    ) -> list[Failure]:
+    def store(self, batch: Batch, computed: list[dict[str, list[Mask] | None]]) -> list[Failure]:
         failures, rows = [], {name: list[dict[str, Any]]() for name in self.run.methods}
         for work, masks in zip(batch, computed, strict=True):
             for name, cut in masks.items():

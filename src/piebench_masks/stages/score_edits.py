@@ -206,7 +206,10 @@ def read_edit(
     if variant.file is not None:
         image = load_edit(variant.file, source.shape)
     else:
-        folder, name = edit_folder(run, variant.editor), edit_name(run, variant.editor, sample, variant.name)
+        folder, name = (
+            edit_folder(run, variant.editor),
+            edit_name(run, variant.editor, sample, variant.name),
+        )
         stored = folder.read_image(name)
         if stored is None:
             raise DamagedEditError(

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample, item_name
-from piebench_masks.metrics import segmentation
 from piebench_masks.identity import part_identity
+from piebench_masks.metrics import segmentation
 from piebench_masks.run import Run, once
 from piebench_masks.stages.maps import READS, has_map, map_folder, read_map
 from piebench_masks.stages.masks import DAMAGED, edit_thresholds

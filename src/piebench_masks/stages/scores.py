@@ -25,6 +25,7 @@ NFE = [name for name in COSTS if name.startswith("nfe_")]
 Item = Callable[[Sample], str]
 """What a sample is called in one artifact folder."""
 
+
 def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     """One row for every sample, method and threshold of this configuration that was scored.
 
@@ -38,6 +39,7 @@ def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
         merged = known.merge(rows, on="item").drop(columns="item")
         scored.append(merged.assign(method=name))
     return _by_sample(scored, samples) if scored else _empty(run, ["threshold", "method"])
+
 
 def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     """One row for every sample, method and threshold edited under that any metric has scored.
@@ -53,6 +55,7 @@ def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     if not scored:
         return _empty(run, [*EDIT_COLUMNS, *NFE])
     return pd.concat(scored, ignore_index=True)
+
 
 def _edit_scores(
     run: Run, samples: Sequence[Sample], variants: Variants, editor: str
@@ -89,6 +92,7 @@ def _edit_scores(
         edits = edits.drop(columns="scored")
     return edits[scored].drop(columns="item").reset_index(drop=True)
 
+
 def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:
     """``COSTS`` of each edit in ``edit_scores`` that was painted here; equal edits have one row."""
     painted = edits[["editor", "sample", "mask"]].drop_duplicates()
@@ -100,6 +104,7 @@ def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> 
     ]
     return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]
 
+
 def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
     """The provenances of the processes that made this run's maps, edits and scores, each once."""
     found: dict[str | None, dict[str, Any] | None] = {}
@@ -108,6 +113,7 @@ def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
             if origin not in found:
                 found[origin] = None if origin is None else folder.provenance(origin)
     return list(found.values())
+
 
 def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
     for name in run.methods:
@@ -124,12 +130,14 @@ def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list
             items = {score_item(run, sample, editor, metric) for sample in samples}
             yield _makers(edit_score_folder(run, editor, metric), EDIT_KEYS, items)
 
+
 def _makers(
     folder: Folder, keys: Sequence[str], items: set[str]
 ) -> tuple[Folder, list[str | None]]:
     rows = folder.rows(keys, origin=True)
     ids = rows.loc[rows["item"].isin(items), "provenance"].unique()
     return folder, [None if pd.isna(origin) else str(origin) for origin in ids]
+
 
 def _samples(run: Run, samples: Sequence[Sample], item: Item) -> pd.DataFrame:
     """``item``, ``sample`` and ``edit_type`` of every sample."""
@@ -142,6 +150,7 @@ def _samples(run: Run, samples: Sequence[Sample], item: Item) -> pd.DataFrame:
         }
     )
 
+
 def _by_sample(frames: Sequence[pd.DataFrame], samples: Sequence[Sample]) -> pd.DataFrame:
     """One frame, its rows in the order of the samples and then of the frames."""
     places = {sample.id: place for place, sample in enumerate(samples)}
@@ -149,8 +158,7 @@ def _by_sample(frames: Sequence[pd.DataFrame], samples: Sequence[Sample]) -> pd.
     order = rows["sample"].map(places).argsort(kind="stable")
     return rows.iloc[order].reset_index(drop=True)
 
+
 def _empty(run: Run, columns: Sequence[str]) -> pd.DataFrame:
     frame = pd.DataFrame(columns=["sample", "edit_type", *columns])
     return frame.astype({"edit_type": pd.CategoricalDtype(list(run.edit_types), ordered=True)})
-
-Rows = Mapping[str, Any]

@@ -63,9 +63,7 @@ class Variants:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._masks = (
-            {name: stored_masks(run, name) for name in run.methods} if run.editors else {}
-        )
+        self._masks = {name: stored_masks(run, name) for name in run.methods} if run.editors else {}
 
     def of(self, sample: Sample, editor: str) -> list[Variant]:
         """What one editor makes: the unmasked edit, then one under every method at its thresholds.

@@ -39,7 +39,7 @@ from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
-from piebench_masks.stages.masks import Masks
+from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.stage import Batch, Stage
 from piebench_masks.store import Folder
 
@@ -386,7 +386,7 @@ def unet_takes(rows: int) -> None:
 
 def no_memory_for(victim: str) -> None:
     """From here on whatever the victim is part of runs out of memory."""
-    for stage in (Masks, Edit):
+    for stage in (Maps, Edit):
         patch.object(stage, "compute", _refusing(stage.compute, victim)).start()
 
 
@@ -408,7 +408,7 @@ def nan_latents_of(victim: str) -> None:
         found.mean[rows] = float("nan")
         return found
 
-    for stage in ("masks", "edit"):
+    for stage in ("maps", "edit"):
         patch(f"piebench_masks.stages.{stage}.posteriors", spoilt).start()
 
 

@@ -22,7 +22,8 @@ from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import rescale, upsample
-from piebench_masks.masks.method import SampleMode, soft_maps
+from piebench_masks.masks.rows import SampleMode
+from piebench_masks.masks.soft_maps import soft_maps
 
 Picture = Image.Image | Path | str
 """A PIL image of any mode, or an image file."""

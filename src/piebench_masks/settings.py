@@ -138,7 +138,7 @@ TEXT: Rule = is_text, "it must be a text without control characters"
 FLAG: Rule = (lambda value: isinstance(value, bool)), "it must be true or false"
 SEED: Rule = (lambda value: is_whole(value, 0, 2**62)), "it must be a whole number from 0 to 2^62"
 PRECISION = _one_of("float32", "float16", "bfloat16")
-KNOWN_BASELINES = tuple(method.name for method in BASELINES)
+KNOWN_BASELINES = tuple(BASELINES)
 SECTION: Rule = (lambda value: isinstance(value, dict)), "it must be a section of settings"
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
-from piebench_masks.masks.method import MapMethod, SoftMaps, soft_maps
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.soft_maps import SoftMaps, soft_maps
 from piebench_masks.run import Run, item_name, once
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work

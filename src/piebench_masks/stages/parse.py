@@ -14,8 +14,7 @@ from piebench_masks.console import say
 from piebench_masks.data.pie_bench import DataError
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
-from piebench_masks.parts import made
-from piebench_masks.run import Run
+from piebench_masks.run import Run, made
 from piebench_masks.store import Folder, Overwrite
 
 VERSION = 2

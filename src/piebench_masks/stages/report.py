@@ -23,7 +23,6 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.metrics.column import Column
-from piebench_masks.parts import made
 from piebench_masks.provenance import provenance
 from piebench_masks.report.charts import Chart, dice_charts, pareto_chart
 from piebench_masks.report.figures import plot_dice, save_figure
@@ -45,7 +44,7 @@ from piebench_masks.report.tables import (
     method_table,
     threshold_table,
 )
-from piebench_masks.run import Run
+from piebench_masks.run import Run, made
 from piebench_masks.runner import Outcome
 from piebench_masks.settings import UNMASKED
 from piebench_masks.stages.edit import edit_folder, has_edit

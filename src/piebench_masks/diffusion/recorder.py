@@ -6,7 +6,6 @@ Knows layers, rows and text positions; must not know prompts or methods.
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from math import isqrt
 from types import MappingProxyType
 from typing import Literal
 
@@ -77,7 +76,7 @@ class Recorder(AttentionControl):
             self._arrays[row] = {}
 
     def attend(self, layer: Layer, projections: Projections) -> None:
-        grid = self._grids[layer] = isqrt(projections.queries)
+        grid = self._grids[layer] = layer.grid
         for row, place in self._places.items():
             for track in (tracks := self._wanted(row, layer, grid)):
                 arrays = self._arrays[row].setdefault(track, {})
@@ -103,7 +102,7 @@ class Recorder(AttentionControl):
         return tuple(
             layer
             for layer, side in self._grids.items()
-            if side == grid and layer.is_cross == (kind == "cross")
+            if side == grid and layer.kind == kind
         )
 
     @property

@@ -5,13 +5,14 @@ Whatever was not asked for is an error that names what to declare.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.attention import Layer
+from piebench_masks.diffusion.level import Level
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.needs import Condition
@@ -19,14 +20,6 @@ from piebench_masks.masks.needs import Condition
 
 class MapError(BenchmarkError):
     """A sample that a method has no map for."""
-
-
-class Level(NamedTuple):
-    """A noise level: z = signal x0 + noise n."""
-
-    timestep: int
-    signal: float
-    noise: float
 
 
 @dataclass(frozen=True)

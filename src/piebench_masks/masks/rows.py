@@ -13,17 +13,17 @@ import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
-from piebench_masks.diffusion.backbone import Backbone, Posterior
-from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS, start_timestep
+from piebench_masks.diffusion.backbone import Ablation, Backbone, Posterior
+from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS, add_noise, start_timestep
 from piebench_masks.diffusion.prompt_diff import Compat, PromptDiff, prompt_diff, token_weights
 from piebench_masks.diffusion.recorder import Recorder, Track
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.needs import Condition, Needs, Text
-from piebench_masks.masks.record import Level, MapError, Recording
+from piebench_masks.masks.record import MapError, Recording
 
 SampleMode = Literal["argmax", "sample"]
-Encoded = tuple[str, frozenset[int]]
-"""A text and the token ids whose embeddings are zeroed."""
+Encoded = tuple[str, Ablation]
+"""A text, and which of its tokens' embeddings are zeroed."""
 
 
 class Row(NamedTuple):
@@ -70,7 +70,7 @@ class SceneTexts:
     def encoded(self, text: Condition | Text) -> Encoded:
         """What the text encoders are given."""
         if text == "probe_ablated":
-            return self.encoded("probe")[0], frozenset(self._diff.ablated)
+            return self._ablated(self.encoded("probe")[0])
         name = self._diff.probe if text == "probe" else text
         texts = {
             "source": self._scene.source_prompt,
@@ -78,7 +78,15 @@ class SceneTexts:
             "blended_words": self._scene.blended_words,
             "instruction": self._scene.instruction,
         }
-        return texts[name], frozenset()
+        return texts[name], Ablation()
+
+    def _ablated(self, probe: str) -> Encoded:
+        """Without its changed words: each encoder's own tokens, or the reference's ids for all."""
+        if self._compat == "reference":
+            return probe, Ablation(ids=frozenset(self._diff.ablated))
+        spans = self._backbone.spans(probe)
+        changed = dict.fromkeys(spans[column] for column in self._diff.columns)
+        return probe, Ablation(spans=tuple(changed))
 
     def weights(self, condition: Condition) -> Tensor:
         """What sums over text positions to the mean over the changed words: [L]."""
@@ -174,7 +182,7 @@ class Answers:
         if backbone is None or posterior is None:
             raise BenchmarkError("a method needs the model: give soft_maps backbone and posterior")
         rows = list(self._index)
-        self._levels = {t: level_of(backbone, t) for t in {row.timestep for row in rows}}
+        self._levels = {t: backbone.level(t) for t in {row.timestep for row in rows}}
         x0, noise = _draws(
             posterior,
             1 + max(row.draw for row in rows),
@@ -185,7 +193,7 @@ class Answers:
         levels = [self._levels[row.timestep] for row in rows]
         latents = torch.stack(
             [
-                level.signal * x0[row.sample] + level.noise * noise[row.draw]
+                add_noise(x0[row.sample], noise[row.draw], level)
                 for row, level in zip(rows, levels, strict=True)
             ]
         )
@@ -238,11 +246,6 @@ class Answers:
         name = f"condition {cell.condition!r}"
         level = self._levels[cell.rows[0].timestep]
         return Recording(name, self._latents[index], level, cell.tokens, changed, arrays)
-
-
-def level_of(backbone: Backbone, timestep: int) -> Level:
-    alpha = backbone.alphas_cumprod[timestep]
-    return Level(timestep, alpha.sqrt().item(), (1 - alpha).sqrt().item())
 
 
 def _draws(

@@ -92,6 +92,7 @@ def _print_tables(written: Report, console: Console) -> None:
 
 
 def _say_sweep_run(run: Run, written: Report, console: Console) -> None:
+    assert run.cfg.sweep is not None
     values = run.cfg.sweep.values
     dice = {}
     if "mask_methods" in written.tables:

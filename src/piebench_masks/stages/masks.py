@@ -6,7 +6,7 @@ the same hash, so that each is painted and scored once.
 
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -179,7 +179,7 @@ class Cuts:
             mask_folder(self.run, name).compact(KEYS)
 
 
-def _row(item: str, mask: Mask) -> Mapping[str, Any]:
+def _row(item: str, mask: Mask) -> dict[str, Any]:
     bits = b64encode(mask.bits).decode()
     return {
         "item": item,

@@ -71,7 +71,7 @@ def test_a_model_that_cannot_be_had_is_told_in_four_lines(
     assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause
 
 
-METHOD = '''
+METHOD = """
 import dataclasses
 import warnings
 from piebench_masks.masks.ours import OURS
@@ -81,7 +81,7 @@ def soft_map(*arguments, **settings):
     return OURS.soft_map(*arguments, **settings)
 
 METHOD = dataclasses.replace(OURS, name="dark", soft_map=soft_map)
-'''
+"""
 
 
 @pytest.mark.parametrize("devices", ["null", "[cpu]"])

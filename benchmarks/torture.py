@@ -67,6 +67,8 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "zeroed": lambda data: bytes(len(data)),
     "one bit flipped": lambda data: _flipped(data, 40),
 }
+REFUSED = "torture: memory refused"
+"""Printed by a run whose fault has fired."""
 Tables = dict[str, bytes]
 Change = Callable[[], None]
 
@@ -321,6 +323,7 @@ class Torture:
     def out_of_memory(self) -> None:
         fault, place = "out of memory", self.place("memory")
         sound = place.run(change=lambda: unet_takes(2)) == 0
+        sound &= REFUSED in place.log.read_text()  # else the fault has not fired
         for name, column in zip(TABLES, ("average_precision", "psnr"), strict=False):
             ours, good = (pd.read_parquet(p.results / name) for p in (place, self.good))
             sound &= ours[["sample", "method"]].equals(good[["sample", "method"]])
@@ -330,6 +333,7 @@ class Torture:
         place = self.place("memory-of-one")
         victim = self._victim()
         sound = place.run("fail_on_error=false", change=lambda: no_memory_for(victim)) == 1
+        sound &= REFUSED in place.log.read_text()
         sound &= self._all_but(victim, place)
         self.count(fault, sound, place, "at one row of one sample")
 
@@ -375,6 +379,7 @@ def unet_takes(rows: int) -> None:
 
     def refuse(unet: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         if len(arguments[0]) > rows:
+            print(REFUSED, flush=True)
             raise torch.OutOfMemoryError(f"{len(arguments[0])} rows")
 
     def limited(*arguments: Any, **options: Any) -> StableDiffusion:
@@ -394,6 +399,7 @@ def no_memory_for(victim: str) -> None:
 def _refusing(compute: Callable[..., Any], victim: str) -> Callable[..., Any]:
     def refusing(stage: Stage, batch: Batch, loaded: Any) -> Any:
         if any(work.sample.id == victim for work in batch):
+            print(REFUSED, flush=True)
             raise torch.OutOfMemoryError("one row")
         return compute(stage, batch, loaded)
 

@@ -155,11 +155,13 @@ def test_a_full_disk_ends_the_run_with_one_error(
 def test_out_of_memory_halves_the_blocks_and_loses_nothing(
     start: Start, tmp_path: Path, expected: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    each = Blocks.map
+    each, refusals = Blocks.map, 0
 
     def limited(self: Blocks, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         def refusing(*block: Tensor) -> Tensor:
+            nonlocal refusals
             if function.__name__ == "predict" and len(block[0]) > 2:
+                refusals += 1
                 raise torch.OutOfMemoryError("simulated")
             return function(*block)
 
@@ -167,6 +169,7 @@ def test_out_of_memory_halves_the_blocks_and_loses_nothing(
 
     monkeypatch.setattr(Blocks, "map", limited)
     assert start() == 0
+    assert refusals > 0, "the fault has not fired"
     for name, column in (("mask_scores", "average_precision"), ("edit_scores", "psnr")):
         ours, good = (
             pd.read_parquet(io.BytesIO(found[f"{name}.parquet"]))

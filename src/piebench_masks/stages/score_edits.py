@@ -15,7 +15,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import load_edit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
-from piebench_masks.metrics import all_columns, load, reads_of, scores_of
+from piebench_masks.metrics import all_columns, load, scores_of
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column, columns_json
 from piebench_masks.run import Run, item_name, once
@@ -60,9 +60,9 @@ def score_item(run: Run, sample: Sample, editor: str, metric: str) -> str:
     By what the edit was made from and what the metric looks at; by the mask in any case, at whose
     size pictures are scored.
     """
-    # -> item_name(sample, fields), fields: {*run.editors[editor].reads, *reads, "mask"}, of
-    # external edits {*reads, "mask"}.
-    _ = run, editor, metric, reads_of
+    # Once there is item_name(sample, fields), with the fields {*painted_from,
+    # *reads_of(run.metrics[metric]), "mask"}; painted_from: run.editors[editor].reads, () of
+    # external edits.
     return item_name(sample)
 
 

@@ -21,7 +21,7 @@ from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.metrics import Metric
-from piebench_masks.parts import made, takes
+from piebench_masks.parts import made
 from piebench_masks.provenance import provenance
 from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings, typed
 from piebench_masks.store import Artifacts, Folder, Overwrite
@@ -114,7 +114,7 @@ class Run:
     def metrics(self) -> list[Metric]:
         """The editing metrics; those with a network have it on this run's device."""
         return [
-            made(node, **({"device": str(self.device)} if takes(node, "device") else {}))
+            made(node, **({"device": str(self.device)} if "device" in node else {}))
             for node in self.cfg.metrics.values()
         ]
 

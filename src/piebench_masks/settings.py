@@ -23,8 +23,9 @@ from piebench_masks.values import check_value, one_line, refusal, suits, unknown
 UNMASKED = "none"
 """The tables' name of the edit without a mask."""
 EXTERNAL = "external"
-"""The name under ``editor`` of edits made elsewhere."""
+"""The name under ``editor`` of edits made elsewhere, and under ``mask`` of masks."""
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
+Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 Precision = Literal["float32", "float16", "bfloat16"]
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
@@ -93,6 +94,23 @@ class ExternalEdits(Section):
         "null: every folder in root",
         wanted="it must be null, or the mask of each method ({mine: predicted})",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalMasks(Section):
+    """Checked alone: masks made elsewhere are several methods in one."""
+
+    place: ClassVar[str] = "mask.external."
+
+    root: str = setting(comment="root/<method>/<image path without suffix, or id>.png or .npy")
+    methods: dict[str, Knows] = setting(
+        comment="the folders in root, and what each one's masks were made from",
+        valid=_is_some,
+        wanted=f"it must say what each method's masks were made from ({{mine: prompts}}), one of "
+        f"{', '.join(get_args(Knows))}",
+    )
+    threshold: float = setting(0.5, "hard masks are cut at one half")
+    sweep: tuple[float, float, int] = setting((0.0, 1.0, 21), "first, last, number")
 
 
 def _is_space(value: Any) -> bool:
@@ -249,7 +267,9 @@ class Settings(MapSettings):
                 f"mask.{name} cannot be a map method: give it a _target_ with its settings, and a "
                 f"name other than {', '.join((*BASELINE_NAMES, UNMASKED))}"
             )
-        if "_target_" in node:
+        if name == EXTERNAL:
+            cuts = built(ExternalMasks, node).sweep[2]
+        elif "_target_" in node:
             check_part(f"mask.{name}", node)
             try:
                 cuts = made(node).sweep[2]

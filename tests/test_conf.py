@@ -10,12 +10,14 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.cli import CONF
+from piebench_masks.data import scene
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES
 from piebench_masks.run import Run
 from piebench_masks.settings import (
     BASELINE_NAMES,
     EditImageSettings,
+    Knows,
     ModelSettings,
     Settings,
     typed,
@@ -176,6 +178,10 @@ def test_a_method_that_does_not_exist_is_named() -> None:
         "mask.diffedit.draws=0",
         "+mask.ours.reads=nothing",
         "+mask.oracle={threshold: 1}",
+        "+mask.external={root: x}",
+        "+mask.external={root: x, methods: {}}",
+        "+mask.external={root: x, methods: {mine: everything}}",
+        "+mask.external={root: x, methods: {mine: prompts}, treshold: 0.5}",
         "+unknown=1",
         "device=gpu",
         "device=meta",
@@ -240,6 +246,7 @@ def test_the_settings_of_one_edit_are_checked() -> None:
 def test_choices_are_those_of_the_parts_that_read_them() -> None:
     assert get_args(get_type_hints(Settings)["overwrite"]) == tuple(map(str, Overwrite))
     assert tuple(getattr(method, "name", method) for method in BASELINES) == BASELINE_NAMES
+    assert get_args(Knows) == get_args(scene.Knows)
 
 
 def test_the_page_of_settings_is_current() -> None:

@@ -50,19 +50,15 @@ def check_part(name: str, node: Any, **arguments: Any) -> None:
 def made(node: Mapping[str, Any], **arguments: Any) -> Any:
     """What a ``_target_`` node makes, with parts of parts made too; errors come as they are.
 
-    Lists become tuples and whole numbers floats where the target's types say so.
+    Lists become tuples and whole numbers floats where the target's types say so. arguments: take
+    the place of the node's own settings.
     """
     target = get_object(str(node["_target_"]))
     types = _types(target)
     settings = {k: converted(_made(v), types.get(k, Any)) for k, v in _settings(node).items()}
     if node.get("_partial_"):
-        return partial(target, **settings, **arguments)
-    return target(**settings, **arguments)
-
-
-def takes(node: Mapping[str, Any], argument: str) -> bool:
-    """Whether what ``node`` names has an argument of this name."""
-    return argument in inspect.signature(get_object(str(node["_target_"]))).parameters
+        return partial(target, **settings | arguments)
+    return target(**settings | arguments)
 
 
 def _settings(node: Mapping[str, Any]) -> dict[str, Any]:

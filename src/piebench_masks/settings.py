@@ -24,6 +24,7 @@ UNMASKED = "none"
 """The tables' name of the edit without a mask."""
 EXTERNAL = "external"
 """The name under ``editor`` of edits, and under ``mask`` of masks, that were made elsewhere."""
+Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
@@ -105,10 +106,11 @@ class ExternalMasks(Section):
     place: ClassVar[str] = "mask.external."
 
     root: str = setting(comment="root/<method>/<image path without suffix, or id>.png or .npy")
-    methods: dict[str, str] = setting(
-        comment="the chosen folders in root",
+    methods: dict[str, Knows] = setting(
+        comment="the folders in root, and what each one's masks were made from",
         valid=_is_some,
-        wanted="name each method with what its masks were made from ({mine: prompts})",
+        wanted=f"it must say what each method's masks were made from ({{mine: prompts}}), one of "
+        f"{', '.join(get_args(Knows))}",
     )
     threshold: float = setting(0.5, "hard masks are cut at one half")
     sweep: tuple[float, float, int] = setting((0.0, 1.0, 21), "first, last, number")

@@ -88,8 +88,9 @@ def soft_maps(
             return plan
         if isinstance(given, BenchmarkError):
             return given
-        records = [
-            Record(
+
+        def record(part: list[Cell]) -> Record:
+            return Record(
                 scene=shown[name, i],
                 map_size=side,
                 seed=_sample_seed(seed, scenes[i].id),
@@ -99,9 +100,8 @@ def soft_maps(
                 external=given,
                 tokenize=backbone.tokenize if backbone else None,
             )
-            for part in plan
-        ]
-        return _tried(name, lambda: _map(method, records))
+
+        return _tried(name, lambda: _map(method, [record(part) for part in plan]))
 
     return {name: [soft_map(name, i) for i in range(len(scenes))] for name in methods}
 

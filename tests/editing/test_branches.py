@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import laws
@@ -9,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from piebench_masks.diffusion.attention import AttentionControl
+from piebench_masks.diffusion.attention import AttentionControl, Layer
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.branches import Injection, Kept, sample_edits
 from piebench_masks.editing.editor import Sampled
 from piebench_masks.editing.inversion import (
     Inversion,
@@ -168,6 +169,21 @@ def test_the_source_may_follow_another_trajectory(tiny: Backbone) -> None:
     inverted, _ = edited(tiny, elsewhere, steering=steering)
     for source, x in zip(steering.sources, inverted.x[1:], strict=True):
         assert torch.equal(source, x[laws.OWNER] + 1)
+
+
+def test_features_are_put_in_at_the_layers_own_scale() -> None:
+    """Some models' layers do not scale by 1 / sqrt(d): the edit attends as its layer would."""
+    values = [torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    query, key, value = values
+    shown = SimpleNamespace(query=query, key=key, value=value, scale=1.3)
+    layer, kept = Layer(0, "self", 1, "up"), Kept(2)
+    for owner in (None, torch.tensor([0, 1])):
+        injection = Injection(kept, ("query", "key"), (0,), owner)
+        injection.select(torch.tensor([0, 1]))
+        found = injection.attend(layer, shown)  # type: ignore[arg-type]
+    assert found is not None
+    expected = (1.3 * query @ key.transpose(-1, -2)).softmax(dim=-1) @ value
+    torch.testing.assert_close(found, expected)
 
 
 def test_rows_are_kept_however_they_come() -> None:

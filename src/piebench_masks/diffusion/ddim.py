@@ -3,7 +3,6 @@
 No scheduler object and no hidden state.
 """
 
-import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS
@@ -25,14 +24,11 @@ def ddim_step(
     the noise predicted from x makes room for. Holds for rectified flows as well.
     """
     x0 = (x - level.noise * eps) / level.signal
-    noise = following.noise
-    if variance:  # in float32, as the published implementations
-        squared = torch.tensor(noise**2, dtype=torch.float32)
-        noise = (squared - variance).sqrt().item()
+    noise = (following.variance - variance).sqrt().item() if variance else following.noise
     return following.signal * x0 + noise * eps
 
 
 def ddpm_variance(level: Level, following: Level) -> float:
     """Of the step between two variance-preserving levels, formula (16) with eta 1."""
-    alpha, alpha_next = level.alpha, following.alpha
-    return ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).item()
+    step_alpha = level.alpha / following.alpha
+    return (following.variance / level.variance * (1 - step_alpha)).item()

@@ -41,9 +41,8 @@ def posterior_mean(x: Tensor, eps: Tensor, level: Level, previous: Level) -> Ten
     x, eps: [..., 4, h, w] float32; level: of x; previous: the next less noisy one, CLEAN at the
     end of the schedule; both variance-preserving.
     """
-    alpha, alpha_previous = level.alpha, previous.alpha
-    step_alpha = alpha / alpha_previous
+    step_alpha = level.alpha / previous.alpha
     x0 = (x - level.noise * eps) / level.signal
-    x0_weight = alpha_previous.sqrt() * (1 - step_alpha) / (1 - alpha)
-    x_weight = step_alpha.sqrt() * (1 - alpha_previous) / (1 - alpha)
+    x0_weight = previous.alpha.sqrt() * (1 - step_alpha) / level.variance
+    x_weight = step_alpha.sqrt() * previous.variance / level.variance
     return x0_weight * x0 + x_weight * x

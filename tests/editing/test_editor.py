@@ -1,0 +1,49 @@
+"""What every editor of this package says of itself, and takes."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import piebench_masks.editing
+from piebench_masks.diffusion.backbone import Capability
+from piebench_masks.diffusion.loading import model_provides
+from piebench_masks.diffusion.source import packaged
+from piebench_masks.editing.editor import READABLE, Editor, check_needs
+from piebench_masks.editing.turbo_edit import TurboEdit
+from piebench_masks.errors import BenchmarkError
+
+
+def editors() -> list[type]:
+    """Every editor class of the package."""
+    folder = Path(piebench_masks.editing.__file__ or "").parent
+    modules = [import_module(f"piebench_masks.editing.{path.stem}") for path in folder.glob("*.py")]
+    classes = (value for module in modules for value in vars(module).values())
+    found = {c for c in classes if inspect.isclass(c) and Editor in c.__mro__ and c is not Editor}
+    return sorted(found, key=lambda each: each.__name__)
+
+
+def test_there_are_six_editors() -> None:
+    assert len(editors()) == 6
+
+
+@pytest.mark.parametrize("editor", editors(), ids=lambda each: each.__name__)
+def test_what_it_says_of_itself(editor: type[Editor]) -> None:
+    assert {"version", "needs", "reads"} <= vars(editor).keys()
+    assert type(editor.version) is int and editor.version >= 1
+    assert set(editor.reads) <= set(READABLE)
+    assert set(editor.needs or ()) <= set(get_args(Capability))
+    for function in ("invert", "edit"):
+        taken, asked = (inspect.signature(getattr(c, function)) for c in (editor, Editor))
+        assert list(taken.parameters) == list(asked.parameters)
+
+
+def test_few_steps_is_a_property_of_the_model_that_its_configuration_tells() -> None:
+    folder = Path(packaged("shapes_turbo"))
+    check_needs(TurboEdit(), model_provides(folder, few_steps=True))
+    with pytest.raises(BenchmarkError, match=r"TurboEdit needs few_steps.*model\.few_steps=true"):
+        check_needs(TurboEdit(), model_provides(folder, few_steps=False))
+    every = {"few_steps", "self_attention", "residuals"}
+    assert model_provides(folder, few_steps=True) == every

@@ -137,7 +137,7 @@ ELSEWHERE = {
 }
 """Those that other tests run, and where."""
 SLOW = re.compile(
-    r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|with_mine|rehearsal|--config-dir"
+    r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
@@ -195,7 +195,7 @@ def write_files(folder: Path) -> None:
 
 
 def write_places(folder: Path) -> None:
-    """Three pictures of noise in the form that extending.md's loader reads."""
+    """Three pictures of noise with masks, in the form that extending.md's loader reads."""
     folder.mkdir()
     entries = [
         ["beach.png", "t", "a beach at [noon]", "a beach at [night]"],
@@ -205,6 +205,9 @@ def write_places(folder: Path) -> None:
     for seed, (picture, *_) in enumerate(entries):
         pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
         Image.fromarray(pixels).save(folder / picture)
+        mask = np.zeros((48, 64), np.uint8)
+        mask[8 * seed : 24, 16:40] = 255
+        Image.fromarray(mask).save(folder / picture.replace(".png", "_mask.png"))
     (folder / "places.json").write_text(json.dumps(entries))
 
 

@@ -128,6 +128,7 @@ def test_a_changed_loader_reads_the_data_again_and_computes_what_came_out_otherw
         "masks": 1,
         "cut masks": 1,
         "edit tint": 1,
+        "score masks": 1,
         "score edits tint": 3,
     }
     assert folders == {"parse": 1}

@@ -62,6 +62,10 @@ COMMANDS = {
     ),
     "PYTHONPATH=. piebench-masks experiment=demo name=agreement "
     "+mask.agreement._target_=agreement.Agreement": f"{OWN} mask=[ours]",
+    "piebench-masks 'mask=[ours,external]' mask.external.root=my_masks "
+    "'mask.external.methods={mine:prompts}' name=with_mine": (
+        f"{SMALL} baselines=[full] stages=[parse,masks,score]"
+    ),
     # editors
     "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
     "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
@@ -132,7 +136,9 @@ ELSEWHERE = {
     "strength=0.25,0.5,0.75 'seed=range(3)'": "tests/executors/test_slurm.py",
 }
 """Those that other tests run, and where."""
-SLOW = re.compile(r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir")
+SLOW = re.compile(
+    r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir"
+)
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
 """What the tables of those with these words have."""
@@ -189,7 +195,7 @@ def write_files(folder: Path) -> None:
 
 
 def write_places(folder: Path) -> None:
-    """Three pictures of noise in the form that extending.md's loader reads."""
+    """Three pictures of noise with masks, in the form that extending.md's loader reads."""
     folder.mkdir()
     entries = [
         ["beach.png", "t", "a beach at [noon]", "a beach at [night]"],
@@ -199,6 +205,9 @@ def write_places(folder: Path) -> None:
     for seed, (picture, *_) in enumerate(entries):
         pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
         Image.fromarray(pixels).save(folder / picture)
+        mask = np.zeros((48, 64), np.uint8)
+        mask[8 * seed : 24, 16:40] = 255
+        Image.fromarray(mask).save(folder / picture.replace(".png", "_mask.png"))
     (folder / "places.json").write_text(json.dumps(entries))
 
 
@@ -210,6 +219,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_shapes(folder / "data" / "shapes", per_type=1)
     images = folder / "PIE-Bench" / "annotation_images"
     shutil.copytree(images, folder / "output" / "mine" / "annotation_images")
+    for picture in (folder / "data/shapes/annotation_images").rglob("*.png"):
+        mask = (
+            folder
+            / "my_masks"
+            / "mine"
+            / picture.relative_to(folder / "data/shapes/annotation_images")
+        )
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(picture).convert("L").save(mask)
     scene = next(images.rglob("*.png"))
     (folder / "my_pictures").mkdir()
     for copy in ("scene.png", "my_pictures/scene.png"):

@@ -30,7 +30,7 @@ PLACES = (
 )
 TOY = (
     "PYTHONPATH=. piebench-masks --config-dir . model=toy limit=2 mask=[diffedit] baselines=[] "
-    "+mask.edges._target_=my_mask.Edges editor=[diffedit] +editor.tint._target_=my_editor.Tint "
+    "mask.diffedit.threshold=2 +mask.edges._target_=my_mask.Edges editor=[diffedit] +editor.tint._target_=my_editor.Tint "
     f"metrics=shapes {WITHOUT_REPORT}"
 )
 TOY_FOLDER = """mkdir -p toy && echo '{"_class_name": "Toy"}' > toy/model_index.json"""
@@ -128,6 +128,7 @@ def test_a_changed_loader_reads_the_data_again_and_computes_what_came_out_otherw
         "masks": 1,
         "cut masks": 1,
         "edit tint": 1,
+        "score masks": 1,
         "score edits tint": 3,
     }
     assert folders == {"parse": 1}

@@ -1,17 +1,23 @@
 # The two commands: `make demo` runs the whole benchmark on the embedded default, `make test` checks it.
 PYTHON ?= python3
 BIN = .venv/bin
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: install demo test test-all bench torture fuzz growth clean
 
 install: .venv/installed
 
-.venv/installed: pyproject.toml constraints.txt
+# What a run needs; the tests' tools, MLflow, Ray, submitit and optuna are the other stamp's.
+.venv/demo-installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PIP) -e .
 	touch $@
 
-demo: .venv/installed
+.venv/installed: .venv/demo-installed
+	$(PIP) -e ".[dev]"
+	touch $@
+
+demo: .venv/demo-installed
 	$(BIN)/piebench-masks experiment=demo
 
 test: .venv/installed

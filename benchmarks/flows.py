@@ -274,7 +274,7 @@ def measured_project(place: Place, run: Any, setting: Setting) -> Measured:
     from piebench_masks.stages.parse import parse
 
     console = Console(quiet=True)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     measured = Measured()
     for phase in setting.phases:
         stage = stage_of(PHASES[phase], run, samples)
@@ -304,14 +304,14 @@ def seconds_of_ratios(run: Any, samples: Sequence[Any]) -> float:
 
     from piebench_masks.data.rle import from_coco
     from piebench_masks.metrics.segmentation import nested, ratios
-    from piebench_masks.stages.masks import read_map
+    from piebench_masks.stages.maps import read_map
 
     started = time.perf_counter()
     for sample in samples:
         target = from_coco(sample.mask)
-        for method in run.methods.values():
-            stored, cuts = read_map(run, method, sample), method.thresholds
-            m, levels = method.binarizer.cut(stored, cuts, target.shape, run.cfg.compat)
+        for name, method in run.methods.items():
+            stored, cuts = read_map(run, name, sample), method.thresholds
+            m, levels = method.cutter.cut(stored, cuts, target.shape, run.cfg.compat)
             ratios(nested(m.numpy(), np.sort(levels.numpy())), len(cuts), target)
     return time.perf_counter() - started
 
@@ -320,15 +320,15 @@ def enlarge_noise_maps(run: Any, samples: Sequence[Any], side: int) -> None:
     """The stored maps of ``noise_based`` on a finer grid, bilinear."""
     import torch.nn.functional as F
 
-    from piebench_masks.stages.masks import map_folder, map_name
+    from piebench_masks.stages.maps import map_folder, map_name
 
-    folder = map_folder(run, run.methods["noise_based"])
+    folder = map_folder(run, "noise_based")
     for sample in samples:
-        tensors = folder.read_tensors(map_name(sample))
+        tensors = folder.read_tensors(map_name(run, "noise_based", sample))
         assert tensors is not None
         small = tensors["map"][None, None]
         large = F.interpolate(small, (side, side), mode="bilinear", align_corners=False)
-        folder.write_tensors(map_name(sample), {"map": large[0, 0]})
+        folder.write_tensors(map_name(run, "noise_based", sample), {"map": large[0, 0]})
 
 
 def configuration(place: Place, setting: Setting, folder: Path) -> Any:

@@ -34,12 +34,14 @@ from PIL import Image
 
 from piebench_masks.cli import CONF, explained
 from piebench_masks.data import table as samples_tables
+from piebench_masks.data.entries import SAMPLE_ID, check_runs
 from piebench_masks.data.folder import FIELDS, load_folder
 from piebench_masks.data.images import ImageError, load_image
-from piebench_masks.data.pie_bench import SAMPLE_ID, DataError, check_runs, load_pie_bench
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.pie_bench_pp import unpack_pie_bench_pp
 from piebench_masks.data.rle import decode_runs, encode_runs, from_coco, to_coco
-from piebench_masks.data.sample import EDIT_TYPES, Sample
+from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
 from piebench_masks.data.ti2i import load_ti2i
 from piebench_masks.editing.external import external_methods, load_edit
@@ -47,7 +49,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.regress import checked_baseline
 from piebench_masks.report.regression import compare, write_baseline
 from piebench_masks.run import Run
-from piebench_masks.settings import SETTINGS
+from piebench_masks.settings import ExternalEdits
 
 SIDE = 8
 ODD: tuple[Any, ...] = (
@@ -161,7 +163,7 @@ def sound(samples: list[Sample], images: Path) -> None:
             assert "\\" not in path
         if sample.mask is not None:
             assert from_coco(sample.mask).shape == load_image(images / sample.image_path).shape[:2]
-    for sample_bytes in [samples_table(samples)]:
+    for sample_bytes in [samples_table(samples, EDIT_TYPES)]:
         assert len(sample_bytes)
 
 
@@ -175,7 +177,7 @@ def pie_bench(draw: Random, root: Path) -> None:
         mapping = changed(draw, mapping)
     (root / "mapping_file.json").write_bytes(written(draw, mapping))
     on_error: Any = draw.choice(("raise", "skip"))
-    sound(load_pie_bench(root, mask_size=SIDE, border=0, on_error=on_error)[0], images)
+    sound(load_pie_bench(root, mask_size=SIDE, border=0, on_error=on_error).samples, images)
 
 
 def ti2i(draw: Random, root: Path) -> None:
@@ -186,7 +188,7 @@ def ti2i(draw: Random, root: Path) -> None:
     entry = {"image_path": "data/annotation_images/sound.png", "original_prompt": ""}
     mapping = changed(draw, {"s0": entry | {"editing_prompt": "a [blue] ball"}})
     (root / "mapping_file_ti2i_benchmark.json").write_bytes(written(draw, mapping))
-    sound(load_ti2i(root, on_error=draw.choice(("raise", "skip")))[0], images)
+    sound(load_ti2i(root, on_error=draw.choice(("raise", "skip"))).samples, images)
 
 
 LINE = {
@@ -217,7 +219,8 @@ def folder(draw: Random, root: Path) -> None:
         data = damaged(draw, data) if draw.random() < 0.25 else data
     name = ("prompts.csv", "prompts.jsonl")[kind]
     (images / name).write_bytes(data)
-    sound(load_folder(images, prompts=name, on_error=draw.choice(("raise", "skip")))[0], images)
+    on_error: Any = draw.choice(("raise", "skip"))
+    sound(load_folder(images, prompts=name, on_error=on_error).samples, images)
 
 
 PP = {
@@ -260,8 +263,8 @@ def pie_bench_pp(draw: Random, root: Path) -> None:
     unpack_pie_bench_pp(bench, source=source)
     assert {p.name for p in root.iterdir() if not p.name.startswith("old-")} == {"hub", "bench"}
     on_error: Any = draw.choice(("raise", "skip"))
-    found, _ = load_pie_bench(bench, mask_size=SIDE, border=1, on_error=on_error)
-    sound(found, bench / "annotation_images")
+    parsed = load_pie_bench(bench, mask_size=SIDE, border=1, on_error=on_error)
+    sound(parsed.samples, bench / "annotation_images")
 
 
 def run_lengths(draw: Random, root: Path) -> None:
@@ -317,10 +320,7 @@ def edits_elsewhere(draw: Random, root: Path) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (root / "output" / "theirs").mkdir(exist_ok=True)
     methods = changed(draw, {"mine": "none", "theirs": "oracle"})
-    if not SETTINGS["editor.external.methods"][0](
-        methods
-    ):  # as Run checks it before anything is looked for
-        raise BenchmarkError("editor.external.methods")
+    ExternalEdits(root=str(root), methods=methods)  # as is checked before anything is looked for
     external_methods(root / "output", methods)
     strip = Image.new("RGB", (draw.choice((1, SIDE, 4 * SIDE)), draw.choice((1, SIDE))))
     strip.save(place / "edit.png")
@@ -337,28 +337,29 @@ def parsed_table(draw: Random, root: Path) -> None:
     """The parsed table of samples, damaged or made by somebody else."""
     mask = to_coco(np.eye(SIDE, dtype=bool))
     rows = [
-        asdict(Sample(f"s{i}", "a/b.png", "a", "b", "", i, "", mask, None, f"{i:064x}"))
+        asdict(Sample(f"s{i}", "a/b.png", "a", "b", "", EDIT_TYPES[i], "", mask, None, f"{i:064x}"))
         for i in range(3)
     ]
     genuine = [Sample(**row) for row in rows]
     path = root / "samples.parquet"
-    path.write_bytes(samples_table(genuine))
+    path.write_bytes(samples_table(genuine, EDIT_TYPES))
     forged = draw.random() < 0.7
     if forged:
         rows = [changed(draw, rows[0]), *rows[1:]] if draw.random() < 0.8 else changed(draw, rows)
         try:
             schema = samples_tables.SCHEMA
-            checksum = samples_tables._checksum(rows)
+            checksum = samples_tables._checksum(rows, EDIT_TYPES)
+            metadata = {"sha256": checksum, "edit_types": json.dumps(EDIT_TYPES)}
             made = pa.Table.from_pylist(rows, draw.choice((schema, None)))
-            pq.write_table(made.replace_schema_metadata({"sha256": checksum}), path)
+            pq.write_table(made.replace_schema_metadata(metadata), path)
         except (pa.ArrowException, ValueError, TypeError, OverflowError, AttributeError) as error:
             raise BenchmarkError("not even Parquet can hold that") from error
     if draw.random() < 0.3 or not forged:
         path.write_bytes(damaged(draw, path.read_bytes()))
-    for sample, own in zip(read_samples(path), genuine, strict=False):
+    for sample, own in zip(read_samples(path)[0], genuine, strict=False):
         assert forged or sample == own
         assert SAMPLE_ID.fullmatch(sample.id) and ".." not in sample.image_path.split("/")
-        assert sample.edit_type in range(len(EDIT_TYPES))
+        assert sample.edit_type in EDIT_TYPES
 
 
 def baseline(draw: Random, root: Path) -> None:

@@ -26,26 +26,25 @@ from PIL import Image
 from rich.console import Console
 
 from piebench_masks.cli import CONF
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.sample import EDIT_TYPES, Sample
+from piebench_masks.data.sample import Sample
 from piebench_masks.executors.local import in_process
-from piebench_masks.metrics.column import Column
 from piebench_masks.publish import report
-from piebench_masks.run import Run, item_name
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.stages.masks import map_folder, map_name
+from piebench_masks.stages.maps import map_folder, map_name
+from piebench_masks.stages.masks import Cuts
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import MaskScores, edit_score_folder, write_columns
-from piebench_masks.stages.variants import distinct, variants
+from piebench_masks.stages.score_edits import edit_score_folder, score_item
+from piebench_masks.stages.score_masks import MaskScores
+from piebench_masks.stages.stage import Stage
+from piebench_masks.stages.variants import Variants, distinct
 
 SIDE = 64
 LIMIT = 2 * 1024**3
 FASTER = 1.2
 """The exponent from which a growth counts as faster than linear; small parts do not scale."""
-COLUMNS = {
-    "lpips_shapes_unedit_part": Column("LPIPS", "down", 1e3),
-    "clip_shapes_edited": Column("CLIP", "up"),
-}
 
 
 def write_data(root: Path, count: int, pictures: int = 50) -> None:
@@ -86,16 +85,21 @@ def new_run(root: Path, *others: str) -> Run:
 def write_maps(run: Run, samples: Sequence[Sample]) -> None:
     """A random soft map of every sample and method."""
     draw = torch.Generator().manual_seed(0)
-    for method in run.methods.values():
-        folder = map_folder(run, method)
+    for name in run.methods:
+        folder = map_folder(run, name)
         for sample in samples:
-            folder.write_tensors(map_name(sample), {"map": torch.rand(16, 16, generator=draw)})
+            soft_map = torch.rand(16, 16, generator=draw)
+            folder.write_tensors(map_name(run, name, sample), {"map": soft_map})
 
 
 def score(run: Run, samples: Sequence[Sample]) -> None:
+    compute(run, MaskScores(run, samples))
+
+
+def compute(run: Run, stage: Stage) -> None:
     with in_process(run) as executor:
         run_stage(
-            MaskScores(run, samples),
+            stage,
             executor,
             batch_size=8,
             overwrite=run.overwrite,
@@ -106,28 +110,30 @@ def score(run: Run, samples: Sequence[Sample]) -> None:
 
 def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
     """Made-up rows of every distinct edit, in as many parts as batches."""
-    draw = np.random.default_rng(0)
-    folder = edit_score_folder(run, "turbo_edit")
-    write_columns(folder, COLUMNS)
-    for start in range(0, len(samples), 8):
-        folder.append_rows(
-            [
-                {"item": item_name(sample), "mask": variant.name}
-                | dict(zip(COLUMNS, draw.random(2).tolist(), strict=True))
-                for sample in samples[start : start + 8]
-                for variant in distinct(variants(run, sample, "turbo_edit"))
-            ]
-        )
-    folder.compact(["item", "mask"])
+    draw, variants = np.random.default_rng(0), Variants(run)
+    for name in ("lpips", "clip"):
+        columns = run.metrics[name].columns
+        folder = edit_score_folder(run, "turbo_edit", name)
+        for start in range(0, len(samples), 8):
+            folder.append_rows(
+                [
+                    {"item": score_item(run, sample, "turbo_edit", name), "mask": variant.name}
+                    | dict(zip(columns, draw.random(len(columns)).tolist(), strict=True))
+                    for sample in samples[start : start + 8]
+                    for variant in distinct(variants.of(sample, "turbo_edit"))
+                ]
+            )
+        folder.compact(["item", "mask"])
 
 
 def stages(root: Path, measure: Callable[[str, Callable[[], object]], None]) -> None:
     """Everything that is done for ``root``'s data; what is measured is given to ``measure``."""
     quiet = Console(file=io.StringIO())
     run, samples = new_run(root), list[Sample]()
-    measure("parse", lambda: samples.extend(parse(run, quiet)))
+    measure("parse", lambda: samples.extend(parse(run, quiet).samples))
     measure("parsed", lambda: parse(run, quiet))
     write_maps(run, samples)
+    measure("cut", lambda: compute(run, Cuts(run, samples)))
     measure("score", lambda: score(run, samples))
     measure("scored", lambda: score(run, samples))
     write_edit_scores(run, samples)

@@ -33,12 +33,13 @@ import piebench_masks.cli
 import piebench_masks.executors.local
 import piebench_masks.pipeline
 from piebench_masks.data.shapes.write import write_shapes
-from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.backbone import Posterior
 from piebench_masks.diffusion.source import packaged
+from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
-from piebench_masks.stages.masks import Masks
+from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.stage import Batch, Stage
 from piebench_masks.store import Folder
 
@@ -369,23 +370,23 @@ class Torture:
 
 def unet_takes(rows: int) -> None:
     """From here on the U-Net runs out of memory above so many rows."""
-    load = Backbone.from_folder
+    load = StableDiffusion.from_folder
 
     def refuse(unet: torch.nn.Module, arguments: tuple[torch.Tensor, ...]) -> None:
         if len(arguments[0]) > rows:
             raise torch.OutOfMemoryError(f"{len(arguments[0])} rows")
 
-    def limited(*arguments: Any, **options: Any) -> Backbone:
+    def limited(*arguments: Any, **options: Any) -> StableDiffusion:
         backbone = load(*arguments, **options)
         backbone._unet.register_forward_pre_hook(refuse)
         return backbone
 
-    patch.object(Backbone, "from_folder", limited).start()
+    patch.object(StableDiffusion, "from_folder", limited).start()
 
 
 def no_memory_for(victim: str) -> None:
     """From here on whatever the victim is part of runs out of memory."""
-    for stage in (Masks, Edit):
+    for stage in (Maps, Edit):
         patch.object(stage, "compute", _refusing(stage.compute, victim)).start()
 
 
@@ -407,7 +408,7 @@ def nan_latents_of(victim: str) -> None:
         found.mean[rows] = float("nan")
         return found
 
-    for stage in ("masks", "edit"):
+    for stage in ("maps", "edit"):
         patch(f"piebench_masks.stages.{stage}.posteriors", spoilt).start()
 
 

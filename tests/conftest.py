@@ -7,6 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 
 WORDS = (
@@ -48,4 +49,4 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny(tiny_folder: Path) -> Backbone:
-    return Backbone.from_folder(tiny_folder, rows=4)
+    return load_backbone(tiny_folder, rows=4)

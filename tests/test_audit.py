@@ -43,7 +43,7 @@ def found(tmp_path: Path) -> Found:
     ) -> set[str]:
         Image.new(mode, size).save(tmp_path / "image.png")
         rle = None if mask is None else to_coco(mask)
-        sample = Sample("s1", "image.png", source, target, "", 0, "", rle, None, "")
+        sample = Sample("s1", "image.png", source, target, "", "Random", "", rle, None, "")
         table = audit([sample], lambda s: tmp_path / s.image_path, tokenize, tokenize_2, MAX_TOKENS)
         assert list(table.frame["n"]) == [len(ids.split()) for ids in table.frame["samples"]]
         return {name for name, n in zip(QUIRKS, table.frame["n"], strict=True) if n}

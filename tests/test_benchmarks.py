@@ -25,7 +25,7 @@ from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.masks import read_map
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 from piebench_masks.stages.variants import Variant, variants
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
@@ -94,7 +94,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
         reference_measured = flows.measured_reference(reference, setting.phases)
         run = Run(flows.configuration(place, setting, folder))
         project_measured = flows.measured_project(place, run, setting)
-        (sample,) = parse(run, Console(quiet=True))
+        (sample,) = parse(run, Console(quiet=True)).samples
         yield Both(reference, reference_measured, run, project_measured, sample)
 
 

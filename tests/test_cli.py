@@ -1,5 +1,8 @@
 """The command as a user meets it: a real process, its words and its exit status."""
 
+import os
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +21,25 @@ def test_help_says_what_each_setting_is_for(tmp_path: Path) -> None:
     text = command(tmp_path, "--help").stdout
     assert "batch_size: 8          # samples per batch" in text
     assert "name: ${dataset.name}-${model.name}" in text
+    assert "strength: 0.5          # from 0.25 to 1: the noise level" in text
+    assert "compat: exact          # exact | reference: reproduce" in text
     assert "_target_" not in text
+
+
+def test_help_does_not_wait_for_torch() -> None:
+    asked = "import sys, piebench_masks.cli; print({'torch', 'pandas'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize("more", [("seed=1",), ("-m", "seed=1,2")])
+def test_a_dry_run_writes_nothing(more: tuple[str, ...], tmp_path: Path) -> None:
+    places = f"results_dir={tmp_path / 'results'}", f"data_dir={tmp_path / 'data'}"
+    places += (f"artifacts_dir={tmp_path / 'artifacts'}",)
+    done = command(tmp_path, *more, "dry_run=true", "limit=2", *places)
+    assert done.returncode == 0, done.stderr
+    assert f"would first write the shapes data set to {tmp_path / 'data/shapes'}" in done.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
@@ -68,3 +89,34 @@ def test_a_model_that_cannot_be_had_is_told_in_four_lines(
     first, where, remedy, cause = done.stderr.splitlines()
     assert first.startswith("Error: Model nobody/nothing (revision")
     assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause
+
+
+METHOD = """
+import dataclasses
+import warnings
+from piebench_masks.masks.ours import OURS
+
+def soft_map(*arguments, **settings):
+    warnings.warn("this picture is dark", stacklevel=1)
+    return OURS.soft_map(*arguments, **settings)
+
+METHOD = dataclasses.replace(OURS, name="dark", soft_map=soft_map)
+"""
+
+
+@pytest.mark.parametrize("devices", ["null", "[cpu]"])
+def test_warnings_are_in_the_log_and_only_those_of_libraries_are_not_on_the_terminal(
+    devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dark.py").write_text(METHOD)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    settings = "limit=1", "tracker=none", "baselines=[]", "name=run", f"devices={devices}"
+    clean = command(tmp_path, *settings, "mask=[ours]")
+    assert clean.returncode == 0 and clean.stderr == ""
+    assert "arning" not in clean.stdout
+    only = "stages=[parse,masks]", "mask=[ours]", "mask.ours.method=dark.METHOD"
+    done = command(tmp_path, *settings, *only)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "results" / "run" / "run.log").read_text()
+    assert "WARNING py.warnings:" in log and "UserWarning: this picture is dark" in log
+    assert "this picture is dark" in done.stdout + done.stderr

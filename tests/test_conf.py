@@ -1,6 +1,8 @@
 """Every file of the configuration tree composes, and what it names can be made."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,8 +11,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.cli import CONF
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks import BASELINES
 from piebench_masks.run import Run
-from piebench_masks.settings import SETTINGS
+from piebench_masks.settings import (
+    BASELINE_NAMES,
+    EditImageSettings,
+    ModelSettings,
+    Settings,
+    typed,
+    typed_edit,
+)
+from piebench_masks.settings_page import GROUPS as DESCRIBED_GROUPS
+from piebench_masks.settings_page import settings_page
+from piebench_masks.store import Overwrite
 
 GROUPS = sorted(
     (folder.name, option.stem)
@@ -139,6 +152,18 @@ def test_a_method_that_does_not_exist_is_named() -> None:
         "tracker._target_=nowhere",
         "+tracker.projekt=x",
         "metrics.pixel=3",
+        "+metrics.pixel.colour=red",
+        "metrics.lpips.name=3",
+        "metrics.clip._target_=nowhere.Clip",
+        "model.few_steps=1",
+        "+model.mapsize=16",
+        "+dataset.bordr=1",
+        "+hparams_search={trials: 0, objective: dice, method: ours, space: {seed: [1]}}",
+        "+hparams_search={trials: 1, objective: speed, method: ours, space: {seed: [1]}}",
+        "+hparams_search={trials: 1, objective: dice, method: ours, space: {seed: 3}}",
+        "+dataset.prepare={_target_: nowhere}",
+        "dataset.prepare._target_=nowhere",
+        "executor._target_=nowhere",
         "mask.ours.threshold=nan",
         "mask.ours.threshold='0.5'",
         "mask.ours.threshold=null",
@@ -164,13 +189,74 @@ def test_a_value_that_nothing_could_work_with_is_named_before_anything_runs(wron
     assert "\n" not in str(caught.value)
 
 
-def test_every_setting_of_the_tree_is_known() -> None:
-    for more in ((), ("dataset=folder", "editor=[external]"), ("hparams_search=optuna",)):
-        cfg = composed("editor.external.root=x" if "dataset=folder" in more else "limit=1", *more)
-        for name, value in cfg.items():
-            assert name in SETTINGS, name
-            if name in ("model", "hparams_search") and value is not None:
-                assert {f"{name}.{key}" for key in value} <= {*SETTINGS}
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("+model.mapsize=16", "model.map_size"),
+        ("+dataset.imagedir=x", "dataset.image_dir"),
+        ("+editor.turbo_edit.stepz=4", "editor.turbo_edit.steps"),
+        ("+dataset.load.bordr=1", "dataset.load.border"),
+    ],
+)
+def test_what_an_unknown_name_may_have_meant_is_said(wrong: str, meant: str) -> None:
+    with pytest.raises(BenchmarkError, match=f"did you mean {meant}\\?"):
+        typed(composed(wrong))
+
+
+def test_settings_made_in_python_are_checked_too() -> None:
+    settings = typed(composed())
+    assert isinstance(settings, Settings) and isinstance(settings.model, ModelSettings)
+    for wrong in ({"rows": 0}, {"dtype": "float33"}, {"compile": "maybe"}, {"few_steps": 1}):
+        with pytest.raises(BenchmarkError, match=rf"^model\.{min(wrong)} is "):
+            replace(settings.model, **wrong)
+
+
+def test_whole_numbers_and_lists_become_what_the_settings_are_declared_as() -> None:
+    settings = typed(composed("strength=1", "thresholds=[0,1]", "devices=[cpu,0]", "limit=3"))
+    assert repr(settings.strength) == "1.0" and repr(settings.thresholds) == "(0.0, 1.0)"
+    assert settings.devices == ("cpu", 0) and repr(settings.limit) == "3"
+
+
+def test_resolved_settings_make_the_same_settings_again() -> None:
+    settings = typed(composed("experiment=demo", "editor=[turbo_edit,masactrl]", "tracker=none"))
+    again = OmegaConf.create(settings.yaml())
+    assert isinstance(again, DictConfig) and typed(again) == settings
+
+
+def test_the_settings_of_one_edit_are_checked() -> None:
+    given = ["image=a.png", "source_prompt=a", "target_prompt=b"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        right = compose("edit_image", given)
+        wrong = compose("edit_image", [*given, "strength=2"])
+        missing = compose("edit_image", given[:2])
+    settings = typed_edit(right)
+    assert isinstance(settings, EditImageSettings) and settings.model.dtype == "float32"
+    with pytest.raises(BenchmarkError, match=r"strength is 2\.0; it must be .* from 0\.25 to 1"):
+        typed_edit(wrong)
+    with pytest.raises(BenchmarkError, match="target_prompt must be set"):
+        typed_edit(missing)
+
+
+def test_choices_are_those_of_the_parts_that_read_them() -> None:
+    assert get_args(get_type_hints(Settings)["overwrite"]) == tuple(map(str, Overwrite))
+    assert tuple(getattr(method, "name", method) for method in BASELINES) == BASELINE_NAMES
+
+
+def test_the_page_of_settings_is_current() -> None:
+    page = Path(CONF).parent / "docs/settings.md"
+    assert page.read_text(encoding="utf-8") == settings_page(), (
+        "python -m piebench_masks.settings_page > docs/settings.md"
+    )
+
+
+def test_the_page_names_every_group_and_option() -> None:
+    page = settings_page()
+    folders = {path.parent for path in Path(CONF).rglob("*.yaml")} - {Path(CONF)}
+    assert {*DESCRIBED_GROUPS} == {folder.relative_to(CONF).as_posix() for folder in folders}
+    for group, option in GROUPS:
+        assert f"`{group}={option}`" in page
+    for setting in ("`model.few_steps`", "`thresholds`", "`hparams_search.space`", "`image`"):
+        assert f"| {setting} |" in page
 
 
 def test_no_methods_at_all_are_a_run_of_the_unmasked_edit() -> None:

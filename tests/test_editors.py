@@ -20,7 +20,7 @@ from torch import Tensor
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Edited, Editor, Sources
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
@@ -38,7 +38,7 @@ def nothing(strength: float, times: int = 1) -> float:
 
 
 @dataclass(frozen=True)
-class Still:
+class Still(Editor):
     """An editor that leaves every picture as it is; a sample whose source prompt is ``fails``."""
 
     inversion: Callable[..., float] = nothing
@@ -48,14 +48,15 @@ class Still:
         if any(prompt.startswith(self.fails) for prompt in sources.source_prompts):
             raise RuntimeError("no way to invert this")
         again = backbone.encode_images(sources.images).mean
-        torch.testing.assert_close(again, sources.posterior.mean)
+        torch.testing.assert_close(again, sources.encoded.mean)
         assert len(sources.instructions) == len(sources.blended_words) == len(again)
         return SimpleNamespace(nfe=torch.full((len(again),), int(self.inversion(strength=3))))
 
     def edit(
         self, backbone: Backbone, sources: Sources, inverted: Any, masks: Tensor, owner: Tensor
     ) -> Edited:
-        return Edited(sources.posterior.mean[owner], torch.zeros(len(owner), dtype=torch.long))
+        images, nothing = sources.images[owner], torch.zeros(len(owner), dtype=torch.long)
+        return Edited(images, nothing, torch.ones(len(owner), dtype=torch.bool))
 
 
 STILL = f"{{_target_: {__name__}.Still, inversion: ${{inversion}}}}"
@@ -259,7 +260,7 @@ def test_a_changed_instruction_is_another_edit(data: Path, tmp_path: Path) -> No
         with initialize_config_dir(CONF, version_base="1.3"):
             places = f"dataset.root={root}", f"artifacts_dir={tmp_path}/artifacts"
             run = Run(compose("config", [*places, "limit=1"]))
-        [sample] = parse(run, Console(quiet=True))
+        [sample] = parse(run, Console(quiet=True)).samples
         assert sample.instruction == text
-        digests.append(sample.digest)
+        digests.append(sample.fingerprint(["instruction"]))
     assert digests[0] != digests[1]

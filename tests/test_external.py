@@ -131,7 +131,7 @@ def test_turbo_edits_oracle_is_the_annotated_mask_itself(shapes: Path, tmp_path:
     overrides = [f"dataset.root={shapes}", f"artifacts_dir={tmp_path}", "mask=[]"]
     with initialize_config_dir(CONF, version_base="1.3"):
         run = Run(compose("config", [*overrides, "baselines=[oracle]"]))
-    sample = load_pie_bench(shapes, mask_size=64, border=0, on_error="raise")[0][3]
+    sample = load_pie_bench(shapes, mask_size=64, border=0, on_error="raise").samples[3]
     assert sample.mask is not None
     _, oracle = variants(run, sample, "turbo_edit")
     assert (oracle.method, oracle.mask_source) == ("oracle", "oracle")

@@ -16,7 +16,7 @@ from growth import new_run, score, write_data, write_maps
 
 from piebench_masks.report.mask_tables import dice_table
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import mask_scores
+from piebench_masks.stages.scores import mask_scores
 
 TIMES = 4
 SLACK = 1.15
@@ -55,7 +55,10 @@ def grown(count: int, folder: Path, measure: Callable[[Callable[[], object]], in
     write_data(folder / "data", count, pictures=5)
     run, quiet = new_run(folder, "mask=[]", "baselines=[full]"), Console(file=io.StringIO())
     samples: list[Any] = []
-    found = [measure(lambda: samples.extend(parse(run, quiet))), measure(lambda: parse(run, quiet))]
+    found = [
+        measure(lambda: samples.extend(parse(run, quiet).samples)),
+        measure(lambda: parse(run, quiet)),
+    ]
     assert len(samples) == count
     write_maps(run, samples)
     found += [measure(lambda: score(run, samples)), measure(lambda: score(run, samples))]

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,10 @@ from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit, Painted
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 from piebench_masks.stages.stage import Batch
+from piebench_masks.store import Folder
+from piebench_masks.temporary import temporary_name
 
 Start = Callable[..., tuple[int, str]]
 Scores = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
@@ -71,7 +75,7 @@ def scores(data: Path, tmp_path: Path) -> Scores:
 
     def read(at: str = "here") -> tuple[pd.DataFrame, pd.DataFrame]:
         run = Run(configuration(data, tmp_path / at, []))
-        samples = parse(run, Console(file=io.StringIO()))
+        samples = parse(run, Console(file=io.StringIO())).samples
         return mask_scores(run, samples), edit_scores(run, samples)
 
     return read
@@ -212,10 +216,44 @@ def test_what_is_there_is_kept_or_refused_as_asked(start: Start) -> None:
     with pytest.raises(BenchmarkError, match="overwrite=only-cache"):
         start("overwrite=only-cache")
     start("stages=[parse,masks]", "mask=[]", "baselines=[full]")
-    with pytest.raises(BenchmarkError, match="overwrite=never"):
-        start("stages=[parse,masks]", "mask=[]", "baselines=[full,empty]", "overwrite=never")
+    for baselines in ("[full,empty]", "[full]"):
+        with pytest.raises(BenchmarkError, match="overwrite=never"):
+            only = "stages=[parse,masks]", "mask=[]", f"baselines={baselines}"
+            start(*only, "overwrite=never")
     _, text = start("stages=[parse,masks]", "mask=[]", "baselines=[full]", "overwrite=always")
     assert "4 items computed" in text
+
+
+def test_never_computes_a_fresh_run_whole(start: Start) -> None:
+    failed, text = start("overwrite=never", "mask=[ours]", "baselines=[]", "limit=1")
+    assert failed == 0 and "0 failed" in text
+
+
+def test_temporaries_of_the_dead_go_with_the_next_run(start: Start, tmp_path: Path) -> None:
+    left = tmp_path / "here" / "artifacts" / "edit" / "0123" / "sample"
+    left.mkdir(parents=True)
+    _, *rest = temporary_name()[1:].split("-")
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (left / f"~{dead.pid}-{'-'.join(rest)}").write_bytes(b"half")
+    start("stages=[parse]", "dry_run=true")
+    assert any(left.iterdir())
+    start("stages=[parse]")
+    assert not any(left.iterdir())
+
+
+def test_items_of_two_processes_tell_both(start: Start, tmp_path: Path) -> None:
+    start("mask=[ours]", "baselines=[full]", "devices=[cpu,cpu]", "threads=1")
+    start("mask=[ours]", "baselines=[full]", "limit=6", "threads=2")
+    [folder] = map(Folder, tmp_path.glob("here/artifacts/edit/*"))
+    rows = folder.rows(["item", "mask"], origin=True)
+    made = [folder.provenance(origin) for origin in rows["provenance"].unique()]
+    assert [how["threads"] for how in made if how is not None] == [1, 2]
+    names = [f"{row.item}/{row.mask}.png" for row in rows.itertuples()]
+    assert [folder.made_by(name) for name in names] == list(rows["provenance"])
+    for stage in ("latents", "masks", "mask_scores", "edit_scores"):
+        for path in tmp_path.glob(f"here/artifacts/{stage}/*"):
+            assert list(path.glob("provenance/*.json")), path
 
 
 def test_a_damaged_artifact_is_computed_again(start: Start, scores: Scores, tmp_path: Path) -> None:

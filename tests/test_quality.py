@@ -19,7 +19,7 @@ from piebench_masks.report.mask_tables import dice_table
 from piebench_masks.report.methods import best_thresholds
 from piebench_masks.run import Run
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores
+from piebench_masks.stages.scores import edit_scores, mask_scores
 
 GOLDEN = Path(__file__).parent / "golden_dice.csv"
 TO_REACH = {"attn_based": 0.78, "ours": 0.74, "diffedit": 0.56}
@@ -34,7 +34,7 @@ def scored(folder: Path, *overrides: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     console = Console(file=io.StringIO())
     assert run_pipeline(cfg, cfg.stages, console) == 0
     run = Run(cfg)
-    samples = parse(run, console)
+    samples = parse(run, console).samples
     assert len(samples) == 200
     return mask_scores(run, samples), edit_scores(run, samples)
 

@@ -1,11 +1,12 @@
-"""The benchmark's methods for one picture at a time, from Python: load once, then ask often.
+"""The benchmark's methods for one picture at a time, from Python: encode once, then ask often.
 
 pipeline = Pipeline.load()    # the embedded miniature; or a folder, or a hub name
-edited = pipeline.edit("scene.png", "a red circle on grass", "a blue circle on grass")
+scene = pipeline.scene("scene.png", "a red circle on grass", "a blue circle on grass")
+edited = scene.edit("ours")   # or under a mask of your own
 """
 
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +15,26 @@ from PIL import Image
 from torch import Tensor
 
 from piebench_masks.data.images import load_image, to_rgb
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.diffusion.source import packaged, resolve_model
-from piebench_masks.editing.editor import Editor, Sources
+from piebench_masks.editing.editor import Editor, Sources, check_needs, paint
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
-from piebench_masks.masks.binarize import rescale, upsample
-from piebench_masks.masks.method import SampleMode, soft_maps
+from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
+from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
 
 Picture = Image.Image | Path | str
 """A PIL image of any mode, or an image file."""
+Mask = NDArray[np.bool_] | Tensor
+"""bool [h, w] of the latents' size or any other, True in the part to edit."""
 
 
 class Pipeline:
-    """A loaded model with the map methods and editors on it.
+    """A loaded model with the mask methods and editors on it.
 
     compat: ``exact``, or ``reference`` for the reference implementation's Python API with all its
     quirks (METHODS.md, section 2).
@@ -47,6 +52,7 @@ class Pipeline:
         variant: str | None = None,
         cache_dir: str | None = None,
         dtype: torch.dtype = torch.float32,
+        vae_dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
         compat: Compat = "exact",
     ) -> "Pipeline":
@@ -56,14 +62,53 @@ class Pipeline:
         """
         name = packaged(model) if model == "shapes_turbo" else str(model)
         folder, _ = resolve_model(name, revision=revision, variant=variant, cache_dir=cache_dir)
-        backbone = Backbone.from_folder(folder, variant=variant, dtype=dtype, device=device)
+        backbone = load_backbone(
+            folder, variant=variant, dtype=dtype, vae_dtype=vae_dtype, device=device
+        )
         return cls(backbone, compat)
 
-    def soft_map(
+    def scene(
         self,
         image: Picture,
         source_prompt: str,
         target_prompt: str,
+        *,
+        instruction: str = "",
+        blended_words: str = "",
+    ) -> "EncodedScene":
+        """A picture and the edit that is asked for; it is encoded once, at the first question.
+
+        blended_words: "cat dog", what is exchanged for what; instruction: for editors by
+        instruction.
+        """
+        picture = (
+            image if isinstance(image, Image.Image) else Image.fromarray(load_image(Path(image)))
+        )
+        side = self.backbone.image_size
+        resized = to_rgb(picture).resize((side, side), Image.Resampling.BICUBIC)
+        scene = Scene(
+            id="",
+            image=torch.from_numpy(np.array(resized)),
+            source_prompt=source_prompt,
+            target_prompt=target_prompt,
+            instruction=instruction,
+            blended_words=blended_words,
+        )
+        return EncodedScene(self, scene, (picture.height, picture.width))
+
+
+class EncodedScene:
+    """One picture in a pipeline. ``size``: height and width of the picture as it was given."""
+
+    def __init__(self, pipeline: Pipeline, scene: Scene, size: tuple[int, int]) -> None:
+        self.pipeline, self.scene, self.size = pipeline, scene, size
+
+    @cached_property
+    def posterior(self) -> Posterior:
+        return self.pipeline.backbone.encode_images(self.scene.image[None])
+
+    def soft_map(
+        self,
         method: str | MapMethod = "ours",
         *,
         num_repeat: int = 1,
@@ -71,107 +116,128 @@ class Pipeline:
         sample_mode: SampleMode = "argmax",
         seed: int = 8128,
     ) -> NDArray[np.float32]:
-        """Where the edit belongs, as float32 [H,W] of the image, min-max rescaled to [0,1].
+        """Where the edit belongs, as float32 [H,W] of the picture, min-max rescaled to [0,1].
 
         method: a name of ``piebench_masks.masks.METHODS`` or a MapMethod of one's own.
         Raises BenchmarkError where the method has no map for these prompts.
         """
-        picture, posterior = self._encode(image)
-        raw = self._raw_map(
-            posterior,
-            source_prompt,
-            target_prompt,
-            method,
-            num_repeat=num_repeat,
-            strength=strength,
-            sample_mode=sample_mode,
-            seed=seed,
+        raw = self.raw_map(
+            method, num_repeat=num_repeat, strength=strength, sample_mode=sample_mode, seed=seed
         )
-        return upsample(rescale(raw), (picture.height, picture.width), "exact").numpy()
+        return upsample(rescale(raw), self.size, "exact").numpy()
 
-    def edit(
+    def raw_map(
         self,
-        image: Picture,
-        source_prompt: str,
-        target_prompt: str,
-        method: str | MapMethod | None = "ours",
-        threshold: float = 0.5,
+        method: str | MapMethod = "ours",
+        *,
         num_repeat: int = 1,
         strength: float = 0.5,
         sample_mode: SampleMode = "argmax",
         seed: int = 8128,
+    ) -> Tensor:
+        """The same map on its native grid and in its own units: float32 [g,g]."""
+        chosen = named_method(method)
+        (result,) = soft_maps(
+            self.pipeline.backbone,
+            self.posterior if needs_model({"": chosen}) else None,
+            [self.scene],
+            {"method": chosen},
+            map_size=self.pipeline.backbone.map_size,
+            strength=strength,
+            num_repeat=num_repeat,
+            sample_mode=sample_mode,
+            seed=seed,
+            compat=self.pipeline.compat,
+        )["method"]
+        if not isinstance(result, Tensor):
+            raise result
+        return result
+
+    def mask(
+        self,
+        method: str | MapMethod = "ours",
+        threshold: float | None = None,
+        *,
+        num_repeat: int = 1,
+        strength: float = 0.5,
+        sample_mode: SampleMode = "argmax",
+        seed: int = 8128,
+    ) -> NDArray[np.bool_]:
+        """The mask of a method that ``edit`` paints under: bool [h,w] of the latents.
+
+        threshold: None is the method's own.
+        """
+        chosen, backbone, compat = (
+            named_method(method),
+            self.pipeline.backbone,
+            self.pipeline.compat,
+        )
+        raw = self.raw_map(
+            chosen, num_repeat=num_repeat, strength=strength, sample_mode=sample_mode, seed=seed
+        )
+        # The reference's script cuts at the image's size, its Python API at the latents'.
+        side = backbone.latent_size if compat == "reference" else backbone.image_size
+        thresholds = [chosen.threshold if threshold is None else threshold]
+        size = backbone.latent_size
+        masks = chosen.cutter.latent_masks(raw, thresholds, (side, side), compat, size)
+        return masks[0].numpy()
+
+    def edit(
+        self,
+        mask: Mask | str | MapMethod | None = "ours",
+        threshold: float | None = None,
         *,
         editor: Editor | None = None,
+        num_repeat: int = 1,
+        strength: float = 0.5,
+        sample_mode: SampleMode = "argmax",
+        seed: int = 8128,
     ) -> Image.Image:
-        """The image edited under the method's mask (None: without a mask).
+        """The picture edited under a mask, at the model's size.
 
-        editor: any of ``piebench_masks.editing``, with settings of its own; None is TurboEdit with
-        ``seed``, which is that of the map's noise. The result has the model's image size.
+        mask: an array, a method (cut at ``threshold``; None is its own), or None for no mask;
+        editor: any of ``piebench_masks.editing`` with settings of its own; None is TurboEdit with
+        ``seed``, which is that of the map's noise too. Raises BenchmarkError where the method has
+        no map, or the model lacks what the editor needs.
         """
-        picture, posterior = self._encode(image)
-        size = self.backbone.latent_size
-        mask = torch.ones(1, size, size, dtype=torch.bool)
-        if method is not None:
-            raw = self._raw_map(
-                posterior,
-                source_prompt,
-                target_prompt,
-                method,
+        backbone, editor = self.pipeline.backbone, editor or TurboEdit(seed=seed)
+        check_needs(editor, backbone.provides)
+        if isinstance(mask, str | MapMethod):
+            mask = self.mask(
+                mask,
+                threshold,
                 num_repeat=num_repeat,
                 strength=strength,
                 sample_mode=sample_mode,
                 seed=seed,
             )
-            # The reference's script cuts at the image's size, its Python API at the latents'.
-            side = size if self.compat == "reference" else self.backbone.image_size
-            mask = _method(method).binarizer.latent_masks(
-                raw, [threshold], (side, side), self.compat, size
+        sources = Sources([self.scene], None if editor.needs is None else self.posterior)
+        masks = _at_latents(mask, backbone.latent_size)
+        edited, _ = paint(backbone, editor, sources, masks, torch.zeros(1, dtype=torch.long))
+        if not edited.finite.all():
+            raise BenchmarkError(
+                "the edit's latents are not finite: the precision overflowed (load the model with "
+                "a dtype of more range)"
             )
-        sources = Sources(
-            self._pixels(picture), posterior, [source_prompt], [target_prompt], [""], [""]
-        )
-        owner = torch.zeros(1, dtype=torch.long, device=self.backbone.device)
-        editor = editor or TurboEdit(seed=seed)
-        inverted = editor.invert(self.backbone, sources)
-        mask = mask.to(self.backbone.device)
-        edited = editor.edit(self.backbone, sources, inverted, mask, owner)
-        decoder = edited.decoder or self.backbone
-        return Image.fromarray(decoder.decode(edited.latents)[0].numpy())
-
-    def _encode(self, image: Picture) -> tuple[Image.Image, Posterior]:
-        picture = (
-            image if isinstance(image, Image.Image) else Image.fromarray(load_image(Path(image)))
-        )
-        return picture, self.backbone.encode_images(self._pixels(picture))
-
-    def _pixels(self, picture: Image.Image) -> Tensor:
-        """The picture at the model's size: uint8 [1, H, W, 3]."""
-        side = self.backbone.image_size
-        resized = to_rgb(picture).resize((side, side), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(resized))[None]
-
-    def _raw_map(
-        self,
-        posterior: Posterior,
-        source_prompt: str,
-        target_prompt: str,
-        method: str | MapMethod,
-        **settings: Any,
-    ) -> Tensor:
-        chosen = _method(method)
-        prompts = [source_prompt], [target_prompt]
-        maps = soft_maps(
-            self.backbone, posterior, *prompts, [chosen], compat=self.compat, **settings
-        )
-        (result,) = maps[chosen.name]
-        if not isinstance(result, Tensor):
-            raise result
-        return result
+        return Image.fromarray(edited.images[0].numpy())
 
 
-def _method(method: str | MapMethod) -> MapMethod:
+def named_method(method: str | MapMethod) -> MapMethod:
     if isinstance(method, MapMethod):
         return method
     if method not in METHODS:
-        raise BenchmarkError(f"there is no map method {method!r}; there are {', '.join(METHODS)}")
+        raise BenchmarkError(f"there is no mask method {method!r}; there are {', '.join(METHODS)}")
     return METHODS[method]
+
+
+def _at_latents(mask: Mask | None, size: int) -> Tensor:
+    """bool [1, size, size]; None is everywhere."""
+    if mask is None:
+        return torch.ones(1, size, size, dtype=torch.bool)
+    given = torch.as_tensor(mask)
+    if given.dtype != torch.bool or given.ndim != 2:
+        raise BenchmarkError(
+            f"the mask is {given.dtype} {tuple(given.shape)}: give bool [height, width], such as "
+            "soft_map > 0.5"
+        )
+    return given[None] if given.shape == (size, size) else nearest_exact(given[None], size)

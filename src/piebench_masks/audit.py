@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from omegaconf import DictConfig
 from PIL import Image
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from piebench_masks.diffusion.prompt_diff import PromptError, prompt_diff
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.report.table import Format, Table
 from piebench_masks.run import Run
+from piebench_masks.settings import Settings
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.parse import parse
 
@@ -132,11 +132,11 @@ def load_tokenizers(
     )
 
 
-def audit_command(cfg: DictConfig, console: Console) -> int:
+def audit_command(cfg: Settings, console: Console) -> int:
     """``piebench-masks audit``: print the audit of the configured data set, and write it."""
     run = Run(cfg)
-    samples = parse(run, console)
-    model = cfg.model
+    samples = parse(run, console).samples
+    model = run.cfg.model
     tokenizers = load_tokenizers(model.id, revision=model.revision, cache_dir=model.cache_dir)
     table = audit(samples, lambda sample: image_file(run, sample.image_path), *tokenizers)
     console.print(table.to_rich())

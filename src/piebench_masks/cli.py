@@ -1,13 +1,16 @@
 """The ``piebench-masks`` command: one configuration in, one finished or resumed run out."""
 
+import atexit
 import difflib
+import functools
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -22,28 +25,35 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from piebench_masks.console import error_line, log_handler, open_console, terminal_width
-from piebench_masks.errors import BenchmarkError
-from piebench_masks.sweep import note_error
-
-CONF = next(
-    str(folder)
-    for folder in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf")
-    if folder.is_dir()
+from piebench_masks.console import (
+    error_line,
+    log_handler,
+    open_console,
+    set_up_logging,
+    terminal_width,
 )
-"""The configuration tree: inside an installed package, or at the top of a checkout."""
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.settings import typed, typed_edit
+from piebench_masks.settings_page import CONF, help_text
+from piebench_masks.sweep import note_error
 
 log = logging.getLogger(__name__)
 
 
-def commented_settings() -> str:
-    """The settings of conf/config.yaml that are in no group, with their comments."""
-    text = Path(CONF, "config.yaml").read_text(encoding="utf-8")
-    own = text[text.index("\nstages:") : text.index("\nhydra:")].strip()
-    return own.replace("$", "$$")  # Hydra fills in what stands behind a single one
+def output_folder(folder: str, dry_run: object) -> str:
+    """Where Hydra and the log file write: in a dry run a temporary folder."""
+    return _temporary_folder() if dry_run is True else folder
 
 
-OmegaConf.register_new_resolver("commented_settings", commented_settings, replace=True)
+@functools.cache
+def _temporary_folder() -> str:
+    folder = tempfile.mkdtemp(prefix="piebench-masks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+OmegaConf.register_new_resolver("commented_settings", help_text, replace=True)
+OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
 Task = Callable[[DictConfig, Console], int]
 
 
@@ -62,16 +72,15 @@ def main(stages: Sequence[str] | None = None) -> None:
     def task(cfg: DictConfig, console: Console) -> int:
         if cfg.get("hparams_search"):
             from piebench_masks.search import search
-            from piebench_masks.settings import check
 
-            check(cfg)
             return search(cfg, console)
         from piebench_masks.pipeline import run_pipeline  # --help need not wait for torch
 
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         if sweep:
             _enter_sweep(cfg)
-        failed = run_pipeline(cfg, stages or cfg.stages, console)
+        settings = typed(cfg)
+        failed = run_pipeline(settings, stages or settings.stages, console)
         return 0 if sweep else failed  # of a sweep, all runs together decide the exit status
 
     return command(task)()
@@ -83,7 +92,7 @@ def audit() -> None:
     def task(cfg: DictConfig, console: Console) -> int:
         from piebench_masks.audit import audit_command
 
-        return audit_command(cfg, console)
+        return audit_command(typed(cfg), console)
 
     command(task)()
 
@@ -94,7 +103,7 @@ def regress() -> None:
     def task(cfg: DictConfig, console: Console) -> int:
         from piebench_masks.regress import regress
 
-        return regress(cfg, console)
+        return regress(typed(cfg), console)
 
     command(task)()
 
@@ -118,14 +127,13 @@ COMMANDS = {"audit": audit, "regress": regress, "show": show}
 def edit_image() -> None:
     """Edit one picture (conf/edit_image.yaml) and save the result."""
 
-    def task(cfg: DictConfig, console: Console) -> int:
+    def task(composed: DictConfig, console: Console) -> int:
         import torch
 
         from piebench_masks.api import Pipeline
         from piebench_masks.run import default_device, only_editor
-        from piebench_masks.settings import require
 
-        require(cfg)
+        cfg = typed_edit(composed)
         model = cfg.model
         pipeline = Pipeline.load(
             model.id,
@@ -274,14 +282,9 @@ def _enter_sweep(cfg: DictConfig) -> None:
 
 def _set_up_logging(folder: Path | None, console: Console, debug: bool) -> None:
     """A log file in ``folder``; warnings, or with ``debug`` everything, on the terminal."""
-    if not debug:
-        warnings.filterwarnings("ignore")
-    terminal = log_handler(console)
-    terminal.setLevel(logging.DEBUG if debug else logging.WARNING)
-    handlers: list[logging.Handler] = [terminal]
+    handlers = [log_handler(console, debug)]
     if folder is not None:
         file = logging.FileHandler(folder / "run.log")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handlers.append(file)
-    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
-    logging.getLogger("piebench_masks").setLevel(logging.DEBUG)
+    set_up_logging(handlers)

@@ -6,6 +6,7 @@ Knows no stage. Final tables and errors are no part of it: people get those in a
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -17,6 +18,12 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
+
+NOISY = re.compile(
+    r"^\S*[/\\]site-packages[/\\](torch|torchvision|diffusers|transformers|huggingface_hub|timm|"
+    r"open_clip|lpips|matplotlib|pandas|hydra|omegaconf|optuna|wandb|mlflow|ray|submitit)\b"
+)
+"""Whose Python warnings are no user's business: they stand in the log file alone."""
 
 
 class QuietConsole(Console):
@@ -85,13 +92,29 @@ def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -
     console.print(table)
 
 
-def log_handler(console: Console) -> logging.Handler:
-    """For warnings and errors on that console."""
+def log_handler(console: Console, debug: bool = False) -> logging.Handler:
+    """For warnings and errors on that console, or with ``debug`` for everything."""
     if isinstance(console, JsonConsole):
-        return JsonHandler(console)
-    handler = RichHandler(console=console, show_path=False, show_time=False)
-    handler.setFormatter(logging.Formatter("%(message)s"))  # the level has a column of its own
+        handler: logging.Handler = JsonHandler(console)
+    else:
+        handler = RichHandler(console=console, show_path=False, show_time=False)
+        handler.setFormatter(logging.Formatter("%(message)s"))  # the level has a column of its own
+    handler.setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        handler.addFilter(lambda record: not _is_noise(record))
     return handler
+
+
+def _is_noise(record: logging.LogRecord) -> bool:
+    """Whether it is a Python warning from one of ``NOISY``; captured ones begin with their file."""
+    return record.name == "py.warnings" and NOISY.search(record.getMessage()) is not None
+
+
+def set_up_logging(handlers: Sequence[logging.Handler]) -> None:
+    """All that this process logs goes to these handlers, and the warnings of Python code, too."""
+    logging.captureWarnings(True)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
+    logging.getLogger("piebench_masks").setLevel(logging.DEBUG)
 
 
 def say(console: Console, event: str, text: str | None, **values: Any) -> None:

@@ -12,12 +12,15 @@ from rich.table import Table
 
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.parts import made
 from piebench_masks.publish import report
-from piebench_masks.run import Run, made
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.stages import STAGES
+from piebench_masks.settings import Settings
+from piebench_masks.stages import STAGES, stage_of
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.stage import Stage
+from piebench_masks.temporary import sweep_temporaries
 
 COUNTED = {
     "samples_parsed": "samples parsed",
@@ -34,7 +37,7 @@ MAKES_RESULTS = (
 """The settings that tables depend on."""
 
 
-def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int:
+def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Console) -> int:
     """Run the stages of these names in their order; returns how many items failed.
 
     Raises BenchmarkError where the run as a whole cannot go on.
@@ -45,10 +48,16 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
             f"{', '.join(STAGES)} and report"
         )
     run = Run(cfg)
-    samples = parse(run, console)
+    cfg = run.cfg
+    if not cfg.dry_run:
+        sweep_temporaries(run.artifacts.root)
+    samples = parse(run, console).samples
+    if "edit" in names:
+        run.check_editors()
     stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
     if cfg.dry_run:
-        print_table(console, _plan(stages))
+        if samples:
+            print_table(console, _plan(stages))
         return 0
     if "report" in names and not cfg.sweep and (other := _otherwise_set(run)):
         words = f"{escape(str(run.results))} is of a run with other {', '.join(other)}: this one "
@@ -57,7 +66,7 @@ def run_pipeline(cfg: DictConfig, names: Sequence[str], console: Console) -> int
 
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
-    with made(cfg.executor, run=run) as executor:
+    with made(cfg.executor, run=run, stage_of=stage_of) as executor:
         for stage in stages:
             total.add(
                 run_stage(
@@ -100,7 +109,7 @@ def _otherwise_set(run: Run) -> list[str]:
     """What was set otherwise in the run whose results this one replaces; [] if there is none."""
     try:
         before: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
-        now: Any = OmegaConf.to_container(run.cfg, resolve=True)
+        now = run.plain
         return [name for name in MAKES_RESULTS if before.get(name) != now.get(name)]
     except Exception:  # none, or one that was never finished, or damaged
         return []

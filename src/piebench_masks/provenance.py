@@ -5,6 +5,7 @@ import hashlib
 import platform
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,42 @@ def provenance() -> dict[str, Any]:
         "argv": sys.argv,
         "platform": platform.platform(),
     }
+
+
+MIXED = "commit", "versions"
+"""What should be one and the same in all of a table's rows."""
+
+
+def union(provenances: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Several processes' provenances as one, for a report of what they made.
+
+    Every value becomes the list of the different values (versions: a list for each package), in
+    order of appearance. ``mixed`` names what differs although a table should have it of one kind:
+    ``commit``, ``versions.torch``. ``unknown`` counts provenances that are None.
+    """
+    sources = list(provenances)
+    known = [provenance for provenance in sources if provenance is not None]
+    values: dict[str, Any] = _values(known)
+    flat = {key: entry for key, entry in values.items() if isinstance(entry, list)}
+    flat |= {
+        f"{key}.{name}": entry
+        for key, entries in values.items()
+        if isinstance(entries, dict)
+        for name, entry in entries.items()
+    }
+    mixed = [key for key, entry in flat.items() if key.split(".")[0] in MIXED and len(entry) > 1]
+    return values | {"mixed": sorted(mixed), "unknown": len(sources) - len(known)}
+
+
+def _values(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key in dict.fromkeys(key for provenance in provenances for key in provenance):
+        entries = [provenance.get(key) for provenance in provenances]
+        if key == "versions":
+            values[key] = _values([entry or {} for entry in entries])
+        else:
+            values[key] = [entry for i, entry in enumerate(entries) if entry not in entries[:i]]
+    return values
 
 
 def _commit() -> str | None:

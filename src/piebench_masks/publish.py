@@ -3,15 +3,15 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
 from piebench_masks.console import print_table, say
 from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
+from piebench_masks.parts import made
 from piebench_masks.report.methods import learned_methods
 from piebench_masks.report.write import Report, write_report
-from piebench_masks.run import Run, made
+from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
 from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.store import artifact_key
@@ -19,18 +19,9 @@ from piebench_masks.tracking.finished import native_plots, result_files, summary
 from piebench_masks.tracking.tracker import Dataset, FinishedRun
 
 
-def report(
-    run: Run,
-    samples: Sequence[Sample],
-    computed: Outcome,
-    console: Console,
-    edit_types: Sequence[str],
-) -> None:
-    """Write all of ``results/<name>`` from the stored scores, publish it, and say where it is.
-
-    edit_types: the data set's labels in their order.
-    """
-    written = write_report(run, samples, computed, edit_types)
+def report(run: Run, samples: Sequence[Sample], computed: Outcome, console: Console) -> None:
+    """Write all of ``results/<name>`` from the stored scores, publish it, and say where it is."""
+    written = write_report(run, samples, computed)
     place = publish(run, samples, written)
     say_results(run, written, place, console)
     if computed.failures:
@@ -51,7 +42,7 @@ def publish(run: Run, samples: Sequence[Sample], written: Report) -> str | None:
         group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
         tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
         config={
-            "config": OmegaConf.to_container(cfg, resolve=True),
+            "config": run.plain,
             "versions": origin["versions"],
             "artifacts": origin["artifacts"],
         },
@@ -101,7 +92,7 @@ def _print_tables(written: Report, console: Console) -> None:
 
 
 def _say_sweep_run(run: Run, written: Report, console: Console) -> None:
-    values = dict(run.cfg.sweep["values"])
+    values = run.cfg.sweep.values
     dice = {}
     if "mask_methods" in written.tables:
         frame = written.tables["mask_methods"].frame.set_index("method")

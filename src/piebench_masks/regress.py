@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
@@ -24,14 +23,16 @@ from piebench_masks.report.regression import (
     write_baseline,
 )
 from piebench_masks.run import Run
+from piebench_masks.settings import Settings
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score import edit_scores, mask_scores, read_columns
+from piebench_masks.stages.score_edits import edit_columns
+from piebench_masks.stages.scores import edit_scores, mask_scores
 
 FEW = 10
 """So many rows are printed, changed or not."""
 
 
-def regress(cfg: DictConfig, console: Console) -> int:
+def regress(cfg: Settings, console: Console) -> int:
     """How many items failed or series are significantly worse than ``cfg.baseline``.
 
     baseline: a Parquet file; or ``update``, which writes ``results_dir/baselines/name.parquet``.
@@ -49,12 +50,12 @@ def regress(cfg: DictConfig, console: Console) -> int:
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
     run = Run(cfg)
-    samples = parse(run, Console(quiet=True))
+    samples = parse(run, Console(quiet=True)).samples
     thresholds = {name: method.threshold for name, method in run.methods.items()}
     scores = mask_scores(run, samples), edit_scores(run, samples)
-    now = series(*scores, read_columns(run), thresholds)
+    now = series(*scores, edit_columns(run), thresholds)
     if baseline is None:
-        origin = provenance() | {"model": run.model_source[1], "device": str(run.device)}
+        origin = provenance() | {"model": run.identity("model"), "device": str(run.device)}
         write_baseline(path, now, origin | {"date": datetime.now(UTC).date().isoformat()})
         words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series of "
         words += f"{now['sample'].nunique()} samples"

@@ -1,39 +1,37 @@
-"""One resolved configuration and the parts it names, each loaded at its first use.
+"""One resolved configuration and the parts it names, each made at its first use.
 
 Every process of a run builds its own ``Run`` from the same configuration. Knows no stage.
 """
 
-import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
-from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import get_object
+from omegaconf import DictConfig
 
-from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.source import model_sizes, packaged, resolve_model
-from piebench_masks.editing.editor import Editor
-from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks import BASELINES, MapMethod
-from piebench_masks.metrics import Metric
-from piebench_masks.provenance import provenance
-from piebench_masks.settings import (
-    EXTERNAL,
-    METHOD_SETTINGS,
-    check,
-    check_editors,
-    check_part,
-    one_line,
-    require,
+from piebench_masks.diffusion.loading import (
+    backbone_class,
+    load_backbone,
+    model_provides,
+    model_sizes,
 )
+from piebench_masks.diffusion.source import resolve_model
+from piebench_masks.editing.editor import Editor, check_needs
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import part_identity
+from piebench_masks.masks import BASELINES, MapMethod
+from piebench_masks.masks.soft_maps import needs_model
+from piebench_masks.metrics import Metric, device_argument
+from piebench_masks.parts import Part, made
+from piebench_masks.provenance import provenance
+from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings, typed
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
-OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,56 +39,117 @@ T = TypeVar("T")
 class Run:
     """The parts of one run.
 
-    cfg: the composed configuration (conf/config.yaml).
+    cfg: the settings, or a composed configuration (conf/config.yaml), which is checked here.
     device: takes the place of ``cfg.device``: a worker process has one of its own.
+    identities: what ``identities`` gave in the process that started this one.
     Raises BenchmarkError where a value is missing or unknown.
     """
 
-    def __init__(self, cfg: DictConfig, device: str | None = None) -> None:
-        require(cfg)
-        check(cfg)
-        self.cfg = cfg
+    def __init__(
+        self,
+        cfg: Settings | DictConfig,
+        device: str | None = None,
+        identities: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.cfg = cfg = cfg if isinstance(cfg, Settings) else typed(cfg)
         self.device = usable_device(device or cfg.device or default_device())
         self.overwrite = Overwrite(cfg.overwrite)
         self.results = Path(cfg.results_dir) / cfg.name
         self.parsed = 0  # samples that had to be parsed
-        self.kept: dict[tuple[Any, ...], Any] = {}
+        self.edit_types: tuple[str, ...] = ()  # the data set's, once it is parsed
+        self.answers: dict[tuple[Any, ...], Any] = {}
+        self._identities = dict(identities or {})
         if cfg.threads:
             torch.set_num_threads(cfg.threads)
 
     def section(self, name: str) -> dict[str, Any]:
-        """One section of the configuration as plain, resolved Python values; {} if left out."""
-        chosen = OmegaConf.select(self.cfg, name)
-        plain = OmegaConf.to_container(chosen, resolve=True) if chosen else {}
-        assert isinstance(plain, dict)
-        return {str(key): value for key, value in plain.items()}
-
-    def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
-        """The artifact folder of these parameters; new ones get this process's provenance."""
-        artifacts = Artifacts(Path(self.cfg.artifacts_dir))
-        if self.cfg.dry_run:
-            return artifacts.at(stage, parameters)
-        how = provenance() | {"device": str(self.device), "executor": self.section("executor")}
-        return artifacts.folder(stage, parameters, how)
+        """One section of the configuration as plain Python values; {} if left out."""
+        return self.plain[name] or {}
 
     @functools.cached_property
-    def model_source(self) -> tuple[Path, str]:
+    def plain(self) -> dict[str, Any]:
+        """All settings, as YAML and JSON have them."""
+        return self.cfg.plain()
+
+    @functools.cached_property
+    def artifacts(self) -> Artifacts:
+        process = {
+            "device": str(self.device),
+            "threads": torch.get_num_threads(),
+            "executor": self.section("executor"),
+        }
+        return Artifacts(Path(self.cfg.artifacts_dir), provenance() | process)
+
+    def folder(self, stage: str, parameters: dict[str, Any]) -> Folder:
+        """The artifact folder of these parameters; a dry run only looks at it."""
+        if self.cfg.dry_run:
+            return self.artifacts.at(stage, parameters)
+        return self.artifacts.folder(stage, parameters)
+
+    def identity(self, name: str) -> Any:
+        """What a part is in artifact keys: ``model``, ``mask.ours``, ``editor.turbo_edit`` ..."""
+        if name not in self._identities:
+            self._identities[name] = self._identify(name)
+        return self._identities[name]
+
+    @property
+    def identities(self) -> dict[str, Any]:
+        """Those of all parts that artifact keys name: hashed once, in the main process."""
+        names = [f"mask.{name}" for name in self.methods]
+        names += [f"editor.{name}" for name in self.editors]
+        names += [f"metrics.{name}" for name in self.metrics]
+        for name in ["model"] * self.uses_model + names:
+            self.identity(name)
+        return self._identities
+
+    def _identify(self, name: str) -> Any:
+        section, _, part = name.partition(".")
+        if section == "model":
+            folder, weights = self._model_source
+            return {**part_identity(backbone_class(folder)), "weights": weights}
+        parts: Mapping[str, Any]
+        parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}[section]
+        node = self.section(section).get(part) or {}
+        settings = {key: value for key, value in node.items() if not key.startswith("_")}
+        return part_identity(parts[part], settings)
+
+    @functools.cached_property
+    def _model_source(self) -> tuple[Path, str]:
         """Folder and identity of the diffusion model; a hub model is downloaded if need be."""
         model = self.cfg.model
         return resolve_model(
             model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
         )
 
+    @property
+    def model_folder(self) -> Path:
+        return self._model_source[0]
+
     @functools.cached_property
     def sizes(self) -> tuple[int, int]:
         """Sides of the model's images and latents; the weights are not loaded for it."""
-        return model_sizes(self.model_source[0])
+        return model_sizes(self.model_folder)
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether any method or editor of this run needs the diffusion model."""
+        return needs_model(self.methods) or any(
+            editor.needs is not None for editor in self.editors.values()
+        )
+
+    def check_editors(self) -> None:
+        """Raise BenchmarkError where the model cannot do what an editor asks of it."""
+        model = self.cfg.model
+        for name, editor in self.editors.items():
+            if editor.needs is not None:
+                provides = model_provides(self.model_folder, few_steps=model.few_steps)
+                check_needs(editor, provides, name=name, model=model.name)
 
     @functools.cached_property
     def backbone(self) -> Backbone:
         model = self.cfg.model
-        return Backbone.from_folder(
-            self.model_source[0],
+        return load_backbone(
+            self.model_folder,
             variant=model.variant,
             dtype=getattr(torch, model.dtype),
             vae_dtype=getattr(torch, model.vae_dtype),
@@ -99,6 +158,7 @@ class Run:
             vae_rows=model.vae_rows,
             map_size=model.map_size,
             compiled=model.compile,
+            few_steps=model.few_steps,
         )
 
     def counts(self) -> Counter[str]:
@@ -107,9 +167,9 @@ class Run:
 
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
-        """The chosen map methods, then the trivial baselines, in the order of the tables."""
-        methods = {name: _method(name, settings) for name, settings in self.section("mask").items()}
-        return methods | {name: _baseline(name) for name in self.cfg.baselines}
+        """The chosen mask methods, then the trivial baselines, in the order of the tables."""
+        methods = {name: made_method(name, node) for name, node in self.cfg.mask.items()}
+        return methods | {name: BASELINES[name] for name in self.cfg.baselines}
 
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
@@ -117,12 +177,10 @@ class Run:
         return made_editors(self.cfg)
 
     @functools.cached_property
-    def metrics(self) -> list[Metric]:
-        """The editing metrics; those with a network have it on this run's device."""
-        return [
-            made(node, **({"device": str(self.device)} if "device" in node else {}))
-            for node in self.cfg.metrics.values()
-        ]
+    def metrics(self) -> dict[str, Metric]:
+        """The editing metrics by name; those that take a device have it on this run's."""
+        device = str(self.device)
+        return {name: made_metric(node, device) for name, node in self.cfg.metrics.items()}
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -133,33 +191,36 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
     @functools.wraps(function)
     def answer(run: Run, *args: P.args, **kwargs: P.kwargs) -> T:
         question = (function, *args, *kwargs.items())
-        if question not in run.kept:
-            run.kept[question] = function(run, *args, **kwargs)
-        return run.kept[question]
+        if question not in run.answers:
+            run.answers[question] = function(run, *args, **kwargs)
+        return run.answers[question]
 
     return answer
 
 
-def made(node: DictConfig, **arguments: Any) -> Any:
-    """What a ``_target_`` node makes; its errors come as they are, not wrapped in Hydra's.
-
-    Raises BenchmarkError where the target is not there or does not take these settings.
-    """
-    check_part(node, **arguments)
-    return instantiate(node, _partial_=True, _convert_="all")(**arguments)
-
-
-def made_editors(cfg: DictConfig) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing.
-
-    Raises BenchmarkError where one does not describe an editor.
-    """
-    check_editors(cfg)
-    chosen = cfg.get("editor") or {}
-    return {str(name): made(node) for name, node in chosen.items() if name != EXTERNAL}
+def made_method(name: str, node: Part) -> MapMethod:
+    """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
+    method = made(node)
+    if not isinstance(method, MapMethod):
+        raise BenchmarkError(
+            f"mask.{name}._target_ is {node['_target_']}, which makes a {type(method).__name__} "
+            "and no MapMethod: set it to the import path of one"
+        )
+    return method
 
 
-def only_editor(cfg: DictConfig) -> Editor:
+def made_metric(node: Part, device: str) -> Metric:
+    """The metric that a node describes, on that device if it takes one."""
+    metric: Metric = made(node, **device_argument(get_object(node["_target_"]), node, device))
+    return metric
+
+
+def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing."""
+    return {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
+
+
+def only_editor(cfg: EditImageSettings) -> Editor:
     """The editor of a configuration that has a single one; else BenchmarkError."""
     editors = made_editors(cfg)
     if len(editors) != 1:
@@ -189,29 +250,3 @@ def usable_device(name: str) -> torch.device:
 
 def default_device() -> str:
     return "cuda:0" if torch.cuda.is_available() else "cpu"
-
-
-def item_name(sample: Sample) -> str:
-    """What a sample's artifacts are called: its id, and a hash of all that it consists of."""
-    return f"{sample.id}-{sample.digest[:12]}"
-
-
-def _method(name: str, settings: dict[str, Any]) -> MapMethod:
-    fields: dict[str, Any] = {
-        field: tuple(v) if isinstance(v, list) else v for field, v in settings.items()
-    }
-    try:
-        method = get_object(str(fields.pop("method")))
-        if not isinstance(method, MapMethod):
-            raise TypeError(f"a {type(method).__name__} is none")
-        return dataclasses.replace(method, name=name, **fields)
-    except Exception as error:  # importing runs whatever is there
-        raise BenchmarkError(
-            f"mask.{name} does not describe a map method ({one_line(error)}): set "
-            f"mask.{name}.method to the import path of a MapMethod, and beside it only "
-            f"{', '.join(METHOD_SETTINGS)}"
-        ) from error
-
-
-def _baseline(name: str) -> MapMethod:
-    return next(method for method in BASELINES if method.name == name)

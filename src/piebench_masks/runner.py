@@ -28,7 +28,7 @@ from rich.text import Text
 
 from piebench_masks.console import JsonConsole, say, wants_progress_bar
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.stages.stage import Batch, Failure, Stage
+from piebench_masks.stages.stage import Batch, Failure, Stage, Work
 from piebench_masks.store import Overwrite, StoreError
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def run_batches(
                 raise  # a full disk is no sample's fault
             except Exception as error:
                 failures = _one_by_one(stage, batch, error)
-            items = sum(len(work.todo) for work in batch)
-            yield Outcome(items, failures, counted + (counts() - before))
+            yield Outcome(_count(batch), failures, counted + (counts() - before))
 
 
 def _one_ahead(items: Iterable[T]) -> Iterator[T]:
@@ -132,21 +131,23 @@ def run_stage(
 ) -> Outcome:
     """Compute what is missing of a stage, with a progress bar.
 
-    Raises BenchmarkError if too many items failed (``fail_on_error``: True: any; below 1: this
-    share of the items; else this count; False: never), or if something is missing under
-    ``overwrite=only-cache``.
+    fail_on_error: how many failed items end the stage with a BenchmarkError, as soon as they have
+    failed. True: one; False: no number of them; below 1: more than this share of the items that
+    were to be computed (0: one); from 1: this count (1: one, 10: ten).
+    overwrite: BenchmarkError under ``only-cache`` if an item is missing, and under ``never`` if one
+    is there already.
     """
     pending = stage.pending(everything=overwrite is Overwrite.ALWAYS)
-    total = sum(len(work.todo) for work in pending)
-    outcome = Outcome()
-    if total == 0:
-        say(console, "stage", None, stage=stage.name, computed=0, failed=0)
-        return outcome
-    if overwrite is Overwrite.NEVER and pending != stage.pending(everything=True):
+    total = _count(pending)
+    if overwrite is Overwrite.NEVER and total < _count(stage.pending(everything=True)):
         raise BenchmarkError(
             f"{stage.name}: some {stage.item}s are there already and overwrite=never adds nothing "
             "to them. Run with overwrite=only-missing, or with another artifacts_dir."
         )
+    outcome = Outcome()
+    if total == 0:
+        say(console, "stage", None, stage=stage.name, computed=0, failed=0)
+        return outcome
     if overwrite is Overwrite.ONLY_CACHE:
         raise BenchmarkError(
             f"{stage.name}: {total} {stage.item}s are not cached (first: sample "
@@ -172,9 +173,9 @@ def run_stage(
             if len(outcome.failures) > allowed:
                 first = outcome.failures[0]
                 raise BenchmarkError(
-                    f"{stage.name}: {len(outcome.failures)} of {total} {stage.item}s failed, more "
-                    f"than fail_on_error={fail_on_error} allows. First: sample {first.sample_id}, "
-                    f"{first.item}: {first.reason}"
+                    f"{stage.name}: {len(outcome.failures)} of {total} {stage.item}s failed, which "
+                    f"fail_on_error={fail_on_error} does not allow. First: sample "
+                    f"{first.sample_id}, {first.item}: {first.reason}"
                 )
     stage.finish()
     for failure in outcome.failures:
@@ -190,7 +191,11 @@ def run_stage(
 def _allowed_failures(fail_on_error: bool | float, total: int) -> float:
     if isinstance(fail_on_error, bool):
         return 0 if fail_on_error else total
-    return fail_on_error * total if fail_on_error < 1 else fail_on_error
+    return fail_on_error * total if fail_on_error < 1 else fail_on_error - 1
+
+
+def _count(works: Sequence[Work]) -> int:
+    return sum(len(work.todo) for work in works)
 
 
 class RateColumn(ProgressColumn):

@@ -6,7 +6,6 @@ The study lies in a file: the same command goes on where it was. Knows no stage.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -14,8 +13,10 @@ from rich.markup import escape
 
 from piebench_masks.console import say
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.metrics.column import column_of, read_columns
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.report.pareto import hypervolume
+from piebench_masks.settings import typed
 from piebench_masks.sweep import collect
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 def search(cfg: DictConfig, console: Console) -> int:
     """Run trials until there are ``trials`` finished ones; how many items failed in all of them.
 
-    Raises BenchmarkError where optuna is not installed or the objective is unknown.
+    Raises BenchmarkError where optuna is not installed or a setting, also of a trial, is refused.
     """
     try:
         import optuna
@@ -35,10 +36,10 @@ def search(cfg: DictConfig, console: Console) -> int:
             "[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # each trial has a line of our own
-    settings = cfg.hparams_search
-    if settings.objective not in OBJECTIVES:
-        raise BenchmarkError(f"hparams_search.objective is none of {', '.join(OBJECTIVES)}")
-    folder = Path(cfg.results_dir) / cfg.name
+    whole = typed(cfg)
+    settings = whole.hparams_search
+    assert settings is not None
+    folder = Path(whole.results_dir) / whole.name
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{settings.objective} of {settings.method}",
@@ -52,19 +53,19 @@ def search(cfg: DictConfig, console: Console) -> int:
         own = cfg.copy()
         own.merge_with(
             {
-                "name": f"{cfg.name}/{trial.number}",
-                "sweep": {"name": cfg.name, "values": values},
+                "name": f"{whole.name}/{trial.number}",
+                "sweep": {"name": whole.name, "values": values},
                 "hparams_search": None,
             }
         )
         for key, value in values.items():
             OmegaConf.update(own, key, value)
-        run_pipeline(own, own.stages, console)
+        run_pipeline(typed(own), whole.stages, console)
         return OBJECTIVES[settings.objective](folder / str(trial.number), settings.method)
 
     finished = sum(trial.state.is_finished() for trial in study.trials)
     # Reproducible, but not the same draws again where a study goes on.
-    study.sampler = optuna.samplers.TPESampler(seed=cfg.seed + finished)
+    study.sampler = optuna.samplers.TPESampler(seed=whole.seed + finished)
     study.optimize(objective, n_trials=max(0, settings.trials - finished))
     best = study.best_trial
     values = ", ".join(f"{key}={value}" for key, value in best.params.items())
@@ -77,9 +78,9 @@ def search(cfg: DictConfig, console: Console) -> int:
 
 def _suggest(trial: "Trial", key: str, space: Any) -> Any:
     """One of a list, or a number of an interval ``{low: 1, high: 2}``."""
-    if OmegaConf.is_list(space):
-        return trial.suggest_categorical(key, list(space))
-    return trial.suggest_float(key, space.low, space.high)
+    if isinstance(space, list):
+        return trial.suggest_categorical(key, space)
+    return trial.suggest_float(key, space["low"], space["high"])
 
 
 def mean_dice(results: Path, method: str) -> float:
@@ -89,14 +90,29 @@ def mean_dice(results: Path, method: str) -> float:
 
 
 def front_hypervolume(results: Path, method: str) -> float:
-    """Area that the method's edits dominate, of LPIPS outside the mask 0..1 by CLIP 0..100."""
+    """Area that the method's edits dominate: how well the background is kept by how well the edit
+    is done, each from the worst value of its column, 0, to the best, 1.
+
+    Raises BenchmarkError where no metric's column stands for one of the two, or has no bounds.
+    """
     rows = pd.read_parquet(results / "edit_scores.parquet")
-    names = list(map(str, rows))
-    lpips = next(name for name in names if name.startswith("lpips") and "_unedit" in name)
-    clip = next(name for name in names if name.startswith("clip") and "_edited" in name)
-    own = rows[rows["method"] == method].groupby(["editor", "threshold"])
-    means = own[[lpips, clip]].mean().dropna()
-    return hypervolume(1 - means[lpips].to_numpy(), np.asarray(means[clip]) / 100)
+    columns = read_columns(results / "columns.json")
+    valued = set(rows.columns[rows.notna().any()])
+    groups = rows[rows["method"] == method].groupby(["editor", "threshold"])
+    gains = {}
+    for role in ("background", "edit"):
+        name = column_of(role, columns, valued)
+        if name is None or (bounds := columns[name].bounds) is None:
+            raise BenchmarkError(
+                f"hparams_search.objective=hypervolume needs a metric with a column of the role "
+                f"{role} that has bounds: choose one, as in metrics=shapes, or another objective"
+            )
+        means = groups[name].agg(columns[name].summarise)
+        low, high = bounds
+        from_worst = means - low if columns[name].direction == "up" else high - means
+        gains[role] = from_worst / (high - low)
+    both = pd.DataFrame(gains).dropna()
+    return hypervolume(both["background"].to_numpy(), both["edit"].to_numpy())
 
 
 OBJECTIVES = {"dice": mean_dice, "hypervolume": front_hypervolume}

@@ -1,346 +1,354 @@
-"""What every setting may be, checked before anything is run.
+"""Every setting of a run: its name, type, default, range and comment, written down here and once.
 
-Knows the configuration alone; what a part makes of its settings is the part's own affair.
+``typed`` makes ``Settings`` of a composed configuration, and refuses what no stage could work with
+before anything is run. The values of the groups stand in conf/. What a part makes of its settings
+is the part's own affair.
 """
 
-import difflib
-import inspect
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args
 
-from hydra.utils import get_object
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from piebench_masks.diffusion.ddpm import start_timestep
+from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks import BASELINES
-from piebench_masks.store import Overwrite
+from piebench_masks.parts import Part, check_part, made
+from piebench_masks.section import Section, built, defaults, setting
+from piebench_masks.values import check_value, one_line, refusal, suits, unknown
 
 UNMASKED = "none"
 """The tables' name of the edit without a mask."""
 EXTERNAL = "external"
 """The name under ``editor`` of edits made elsewhere."""
+Baseline = Literal["full", "empty", "centre", "random", "oracle"]
+Precision = Literal["float32", "float16", "bfloat16"]
+BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
+
+OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 
 
-def check_part(node: DictConfig, **arguments: Any) -> None:
-    """Raise BenchmarkError unless ``node`` names something that takes its settings and these.
-
-    A part that is ``_partial_`` may leave arguments out.
-    """
-    name = node._get_full_key(None)
-    try:
-        signature = inspect.signature(get_object(str(node["_target_"])))
-        bind = signature.bind_partial if node.get("_partial_") else signature.bind
-        bind(**_own(node) | arguments)
-    except Exception as error:  # importing runs whatever is there
-        raise BenchmarkError(
-            f"{name} does not describe a part of the benchmark ({one_line(error)}): choose one of "
-            f"the options in conf/{name.split('.')[0]}/, or set {name}._target_ to an import path "
-            "and beside it only what that takes"
-        ) from error
+def _is_relative(value: str) -> bool:
+    return not Path(value).is_absolute() and ".." not in Path(value).parts
 
 
-def check_typed_part(node: DictConfig) -> None:
-    """As ``check_part``, and values must be of the types that the target's arguments have.
-
-    So too of the parts that it is made of.
-    """
-    check_part(node)
-    target = get_object(str(node["_target_"]))
-    try:
-        types = get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except NameError:  # imported for type checkers only
-        types = {}
-    for key, value in _own(node).items():
-        name = f"{node._get_full_key(None)}.{key}"
-        if isinstance(value, DictConfig) and "_target_" in value:
-            check_typed_part(value)
-        else:
-            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            _check(name, plain, {name: _suits(types.get(key))})
+def _is_different(value: Any) -> bool:
+    return not isinstance(value, tuple) or len(set(value)) == len(value)
 
 
-def _own(node: DictConfig) -> dict[str, Any]:
-    return {str(key): node[key] for key in node if key not in ("_target_", "_partial_")}
+def _is_some(value: Any) -> bool:
+    return value != () and value != {}
 
 
-def require(cfg: DictConfig) -> None:
-    """Raise BenchmarkError for values that the user must give and has not given."""
-    _resolved(cfg)
-    if missing := OmegaConf.missing_keys(cfg):
-        names = " and ".join(sorted(missing))
-        raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings(Section):
+    place: ClassVar[str] = "dataset."
 
-
-Rule = tuple[Callable[[Any], bool], str]
-"""Whether a setting's value can be worked with, and what can be."""
-
-
-def is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def is_whole(value: Any, low: int = 1, high: int = 2**31) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def is_text(value: Any) -> bool:
-    return isinstance(value, str) and value.isprintable() and value.strip() != ""
-
-
-def is_list(value: Any, of: Callable[[Any], bool], least: int = 0) -> bool:
-    """A list of different values."""
-    return (
-        isinstance(value, list)
-        and len(value) >= least
-        and all(map(of, value))
-        and len(set(value)) == len(value)
+    name: str = setting(comment="what tables and folders call it")
+    root: str = setting(comment="the data set's folder")
+    image_dir: str = setting(
+        comment="of the pictures, inside root",
+        valid=_is_relative,
+        wanted="it must be a folder inside dataset.root",
     )
+    source: str | None = setting(None, "the download that prepare makes root of")
+    prepare: Part | None = setting(None, "what makes root where it is not there yet")
+    load: Part = setting(comment="what reads the samples")
 
 
-def _one_of(*choices: str) -> Rule:
-    return (lambda value: isinstance(value, str) and value in choices), (
-        f"choose one of {', '.join(choices)}"
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings(Section):
+    place: ClassVar[str] = "model."
+
+    name: str = setting(comment="what tables and folders call it")
+    id: str = setting(comment="on the Hugging Face hub, or a local folder")
+    revision: str | None = setting(None, "of the hub's repository: a branch, tag or commit")
+    variant: str | None = setting(None, "of the weights' files, as fp16")
+    cache_dir: str | None = setting(None, "of downloads; null: the hub's default")
+    dtype: Precision = setting(comment="of the U-Net and the text encoders")
+    vae_dtype: Precision = setting(comment="of the VAE")
+    map_size: int = setting(
+        comment="side of the cross-attention maps that are averaged", low=1, high=1000
     )
+    rows: int = setting(comment="of one U-Net call; halved where memory runs out", low=1, high=1000)
+    vae_rows: int = setting(comment="of one VAE call", low=1, high=1000)
+    compile: bool = setting(False, "torch.compile the U-Net's transformer blocks")
+    few_steps: bool = setting(False, "distilled to few steps, which some editors need")
+    ddim_steps: int = setting(comment="of the editors that invert by DDIM", low=1, high=1000)
+    guidance: float = setting(comment="of the editors that take classifier-free guidance")
 
 
-def _or_null(rule: Rule) -> Rule:
-    return (lambda value: value is None or rule[0](value)), f"{rule[1]}, or null"
+@dataclass(frozen=True, kw_only=True)
+class ExternalEdits(Section):
+    """Checked alone: edits made elsewhere are no part with a ``_target_``."""
 
+    place: ClassVar[str] = "editor.external."
 
-def _is_device(value: Any) -> bool:
-    return is_whole(value, 0) or is_text(value)
+    root: str = setting(comment="root/<method>/annotation_images/<image>")
+    methods: dict[str, str] | None = setting(
+        None,
+        "null: every folder in root",
+        wanted="it must be null, or the mask of each method ({mine: predicted})",
+    )
 
 
 def _is_space(value: Any) -> bool:
-    if isinstance(value, dict):
-        ends: list[Any] = [value.get("low"), value.get("high")]
-        return len(value) == 2 and all(map(is_number, ends)) and ends == sorted(set(ends))
-    return isinstance(value, list) and len(value) > 0 and not any(map(_is_nested, value))
+    if isinstance(value, Mapping):
+        ends: Any = value.get("low"), value.get("high")
+        return len(value) == 2 and suits(ends, tuple[float, float]) and ends[0] < ends[1]
+    return isinstance(value, list) and value != [] and not any(map(_is_nested, value))
 
 
 def _is_nested(value: Any) -> bool:
     return isinstance(value, list | dict)
 
 
-def _is_relative(value: Any) -> bool:
-    return is_text(value) and not Path(value).is_absolute() and ".." not in Path(value).parts
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings(Section):
+    place: ClassVar[str] = "hparams_search."
+
+    trials: int = setting(comment="finished ones, after which the search ends", low=1)
+    objective: Literal["dice", "hypervolume"] = setting(
+        comment="the method's mean, or what its edits dominate (thresholds=sweep)"
+    )
+    method: str = setting(comment="whose scores are searched for")
+    space: dict[str, Any] = setting(
+        comment="a list to choose from, or an interval {low: 1, high: 2}, for each setting",
+        valid=lambda space: space != {} and all(map(_is_space, space.values())),
+        wanted="give each setting a list to choose from, or an interval {low: 1, high: 2}",
+    )
 
 
-COUNT: Rule = is_whole, "it must be a whole number from 1 up"
-FEW: Rule = (lambda value: is_whole(value, 1, 1000)), "it must be a whole number from 1 to 1000"
-NUMBER: Rule = is_number, "it must be a finite number"
-TEXT: Rule = is_text, "it must be a text without control characters"
-FLAG: Rule = (lambda value: isinstance(value, bool)), "it must be true or false"
-SEED: Rule = (lambda value: is_whole(value, 0, 2**62)), "it must be a whole number from 0 to 2^62"
-PRECISION = _one_of("float32", "float16", "bfloat16")
-KNOWN_BASELINES = tuple(method.name for method in BASELINES)
-SECTION: Rule = (lambda value: isinstance(value, dict)), "it must be a section of settings"
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(Section):
+    place: ClassVar[str] = "sweep."
+
+    name: str = setting(comment="the folder in results_dir of all runs of the sweep")
+    values: dict[str, Any] = setting(comment="what this run varies")
 
 
-def _suits(hint: Any) -> Rule:
-    """Which values a type allows; all, where it is none of a plain value."""
-    if get_origin(hint) is Literal:
-        choices = get_args(hint)
-        words = f"choose one of {', '.join(map(str, choices))}"
-        return (lambda value: (type(value), value) in [(type(c), c) for c in choices]), words
-    if get_origin(hint) in (Union, UnionType):
-        rules = [_suits(option) for option in get_args(hint)]
-        words = ", or ".join(wanted for _, wanted in rules)
-        return (lambda value: any(holds(value) for holds, _ in rules)), words
-    plain = {int: SEED, float: NUMBER, bool: FLAG, str: TEXT, NoneType: _NULL}
-    return plain.get(hint, _ANYTHING)
+@dataclass(frozen=True, kw_only=True)
+class MapSettings(Section):
+    """What soft maps depend on, beside method and model."""
+
+    compat: Literal["exact", "reference"] = setting("exact", "reproduce the reference's quirks")
+    strength: float = setting(0.5, "the noise level of the one U-Net step", low=0.25, high=1)
+    num_repeat: int = setting(1, "noise draws to average over", low=1, high=1000)
+    sample_mode: Literal["argmax", "sample"] = setting("argmax", "the VAE's mean, or a draw")
+    seed: int = setting(8128, "of the maps' noise")
 
 
-_NULL: Rule = (lambda value: value is None), "null"
-_ANYTHING: Rule = (lambda value: True), "anything"
+@dataclass(frozen=True, kw_only=True)
+class Settings(MapSettings):
+    """One resolved configuration (conf/config.yaml): what is run on what, and how."""
 
-SETTINGS: dict[str, Rule] = {
-    "stages": (lambda value: is_list(value, is_text, 1), "it must be a list of different stages"),
-    "baselines": (
-        lambda value: is_list(value, lambda name: name in KNOWN_BASELINES),
-        f"choose different ones of {', '.join(KNOWN_BASELINES)}",
-    ),
-    "compat": _one_of("exact", "reference"),
-    "strength": NUMBER,
-    "num_repeat": FEW,
-    "sample_mode": _one_of("argmax", "sample"),
-    "noise_dtype": _one_of("float32", "float16"),
-    "seed": SEED,
-    "thresholds": (
-        lambda value: value in ("one", "sweep") or is_whole(value) or is_list(value, is_number, 1),
-        "choose one, sweep, a number of the sweep's thresholds (7) or a list ([0.3,0.5])",
-    ),
-    "name": (_is_relative, "it must be a folder name, inside results_dir"),
-    "results_dir": TEXT,
-    "artifacts_dir": TEXT,
-    "data_dir": TEXT,
-    "device": _or_null(TEXT),
-    "devices": (
-        lambda value: (
-            value in (None, "auto")
-            or (isinstance(value, list) and len(value) > 0 and all(map(_is_device, value)))
-        ),
-        "it must be a list such as [0,1] or [cpu,cpu], auto, or null",
-    ),
-    "threads": _or_null(FEW),
-    "batch_size": COUNT,
-    "limit": _or_null(COUNT),
-    "on_error": _one_of("raise", "skip"),
-    "fail_on_error": (
-        lambda value: isinstance(value, bool) or (is_number(value) and value >= 0),
-        "it must be true, false, a share (0.25) or a count",
-    ),
-    "overwrite": _one_of(*Overwrite),
-    "baseline": _or_null(TEXT),
-    "dry_run": FLAG,
-    "quiet": FLAG,
-    "log": _one_of("text", "json"),
-    "debug": FLAG,
-    "dataset.name": TEXT,
-    "dataset.root": TEXT,
-    "dataset.image_dir": (_is_relative, "it must be a folder inside dataset.root"),
-    "dataset.prepare": _or_null(SECTION),
-    "dataset.load": SECTION,
-    "model.name": TEXT,
-    "model.id": TEXT,
-    "model.revision": _or_null(TEXT),
-    "model.variant": _or_null(TEXT),
-    "model.cache_dir": _or_null(TEXT),
-    "model.dtype": PRECISION,
-    "model.vae_dtype": PRECISION,
-    "model.map_size": FEW,
-    "model.rows": FEW,
-    "model.vae_rows": FEW,
-    "model.compile": FLAG,
-    "model.ddim_steps": FEW,
-    "model.guidance": NUMBER,
-    "editor.external.root": TEXT,
-    "editor.external.methods": (
-        lambda value: (
-            value is None
-            or (isinstance(value, dict) and all(map(is_text, [*value, *value.values()])))
-        ),
-        "it must be null, or the mask of each method ({mine: predicted})",
-    ),
-    "hparams_search.trials": COUNT,
-    "hparams_search.objective": _one_of("dice", "hypervolume"),
-    "hparams_search.method": TEXT,
-    "hparams_search.space": (
-        lambda value: (
-            isinstance(value, dict) and value != {} and all(map(_is_space, value.values()))
-        ),
-        "give each setting a list to choose from, or an interval {low: 1, high: 2}",
-    ),
-    "dataset": SECTION,
-    "model": SECTION,
-    "editor": _or_null(SECTION),
-    "inversion": _or_null(SECTION),
-    "metrics": SECTION,
-    "mask": _or_null(SECTION),
-    "tracker": SECTION,
-    "executor": SECTION,
-    "sweep": _or_null(SECTION),
-    "hparams_search": _or_null(SECTION),
-}
-"""Every setting of conf/ but those of parts that are made by their ``_target_``."""
+    stages: tuple[str, ...] = setting(
+        ("parse", "masks", "edit", "score", "report"),
+        "or some of them",
+        valid=lambda names: _is_some(names) and _is_different(names),
+        wanted="it must be a list of different stages",
+        heading="What is run",
+    )
+    baselines: tuple[Baseline, ...] = setting(
+        BASELINE_NAMES,
+        "trivial masks that stand in every table",
+        valid=_is_different,
+        wanted=f"choose different ones of {', '.join(BASELINE_NAMES)}",
+    )
+    thresholds: Literal["one", "sweep"] | int | tuple[float, ...] = setting(
+        "one",
+        "one (each method's own) | sweep | 7 (that many of the sweep) | a list",
+        low=1,
+        valid=lambda chosen: _is_some(chosen) and _is_different(chosen),
+        wanted="choose one, sweep, a number of the sweep's thresholds (7) or a list ([0.3,0.5])",
+    )
+    limit: int | None = setting(None, "only the first N samples", low=1)
+    name: str = setting(
+        "${dataset.name}-${model.name}",
+        "the folder in results_dir, whose earlier run is replaced",
+        valid=_is_relative,
+        wanted="it must be a folder name, inside results_dir",
+        heading="Where",
+    )
+    results_dir: str = setting("results", "tables, figures and the report, a folder for each run")
+    artifacts_dir: str = setting("artifacts", "what is computed once; runs share it")
+    data_dir: str = setting("data", "where data sets of our own making are written")
+    device: str | None = setting(
+        None, "cpu | cuda:1 ...; null: the first CUDA device, or the CPU", heading="How"
+    )
+    devices: Literal["auto"] | tuple[int | str, ...] | None = setting(
+        None,
+        "[0,1] | [cuda:0,cuda:1] | [cpu,cpu]: one worker process per device | auto: all",
+        valid=_is_some,
+        wanted="it must be a list such as [0,1] or [cpu,cpu], auto, or null",
+    )
+    threads: int | None = setting(
+        None, "CPU threads of each process; null: torch's default", low=1, high=1000
+    )
+    batch_size: int = setting(8, "samples per batch; an interruption loses at most one", low=1)
+    on_error: Literal["raise", "skip"] = setting(
+        "raise", "what to do with samples that cannot be used"
+    )
+    fail_on_error: bool | float = setting(
+        0.25,
+        "stop when this share (or, from 1, this count) of a stage's items failed",
+        low=0,
+        wanted="it must be true, false, a share (0.25) or a count",
+    )
+    overwrite: Literal["only-missing", "always", "never", "only-cache"] = setting(
+        "only-missing",
+        "compute what is missing | everything | everything, in new folders only | nothing",
+    )
+    baseline: str | None = setting(
+        None, "for `piebench-masks regress`: a baseline's file, or update to write one"
+    )
+    sweep: SweepSettings | None = setting(
+        None, "set by -m and hparams_search: the sweep's name and what this run varies"
+    )
+    dry_run: bool = setting(
+        False, "true: print what would be computed and what is cached; nothing is written"
+    )
+    quiet: bool = setting(False, "only final tables and errors on the terminal")
+    log: Literal["text", "json"] = setting(
+        "text", "one JSON object a line (progress, failures, end), for clusters"
+    )
+    debug: bool = setting(False, "true: tracebacks and everything that is logged")
+    noise_dtype: Literal["float32", "float16"] = setting(
+        "float32", "which stream of random numbers the map noise comes from", heading="Maps"
+    )
 
-METHOD_SETTINGS: dict[str, Rule] = {
-    "method": TEXT,
-    "threshold": NUMBER,
-    "sweep": (
-        lambda value: (
-            isinstance(value, list)
-            and len(value) == 3
-            and all(map(is_number, value))
-            and is_whole(value[2], 1, 1000)
-            and (value[0] < value[1] or value[2] == 1)
-        ),
-        "it must be [first, last, number] with first below last and at most 1000 thresholds",
-    ),
-    "draws": _or_null(FEW),
-}
-"""What can be set of a mask method, under ``mask.<name>``."""
+    dataset: DatasetSettings
+    model: ModelSettings
+    mask: dict[str, Any] = field(default_factory=dict)
+    editor: dict[str, Any] = field(default_factory=dict)
+    inversion: Part | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+    tracker: Part
+    executor: Part
+    hparams_search: SearchSettings | None = None
 
+    def check_parts(self) -> None:
+        """Raise BenchmarkError for a part that is not there or does not take its settings."""
+        check_part("tracker", self.tracker)
+        check_part("executor", self.executor, run=None, stage_of=None)
+        check_part("dataset.load", self.dataset.load, root=None, on_error=None)
+        if self.dataset.prepare is not None:
+            check_part("dataset.prepare", self.dataset.prepare, root=None)
+        for name, node in self.metrics.items():
+            check_part(f"metrics.{name}", node)
+        check_editors(self.editor, self.inversion)
+        for name, node in self.mask.items():
+            self._check_method(name, node)
 
-def check(cfg: DictConfig) -> None:
-    """Raise BenchmarkError for a setting that no stage could work with, before anything is run."""
-    plain = _resolved(cfg)
-    for name, value in plain.items():
-        _check(name, value, SETTINGS)
-        for key, entry in value.items() if name in ("model", "hparams_search") and value else ():
-            _check(f"{name}.{key}", entry, SETTINGS)
-    for key in ("name", "root", "image_dir", "prepare", "load"):
-        _check(f"dataset.{key}", plain["dataset"].get(key), SETTINGS)
-    for name, value in plain["metrics"].items():
-        _check(f"metrics.{name}", value, {f"metrics.{name}": SECTION})
-    check_part(cfg.tracker)
-    check_part(cfg.executor, run=None)
-    check_part(cfg.dataset.load, root=None, on_error=None)
-    start_timestep(plain["strength"])
-    check_editors(cfg)
-    for name, settings in (plain.get("mask") or {}).items():
-        if name in (*KNOWN_BASELINES, UNMASKED) or not isinstance(settings, dict):
+    def _check_method(self, name: str, node: Any) -> None:
+        if name in (*BASELINE_NAMES, UNMASKED) or not isinstance(node, Mapping):
             raise BenchmarkError(
-                f"mask.{name} cannot be a map method: give it settings (method, threshold, sweep) "
-                f"and a name other than {', '.join((*KNOWN_BASELINES, UNMASKED))}"
+                f"mask.{name} cannot be a map method: give it a _target_ with its settings, and a "
+                f"name other than {', '.join((*BASELINE_NAMES, UNMASKED))}"
             )
-        rules = {f"mask.{name}.{key}": rule for key, rule in METHOD_SETTINGS.items()}
-        for key, value in settings.items():
-            _check(f"mask.{name}.{key}", value, rules)
-        cuts = settings.get("sweep", [0, 0, math.inf])[2]
-        if type(plain["thresholds"]) is int and plain["thresholds"] > cuts:
+        if "_target_" in node:
+            check_part(f"mask.{name}", node)
+            try:
+                cuts = made(node).sweep[2]
+            except Exception as error:  # the method's own rules; it may come from anywhere
+                raise BenchmarkError(f"mask.{name} cannot be made: {one_line(error)}") from error
+        else:
+            cuts = _cuts_of_replaced_method(name, node)
+        if isinstance(self.thresholds, int) and self.thresholds > cuts:
             raise BenchmarkError(
-                f"thresholds is {plain['thresholds']}, but mask.{name}.sweep has {cuts}: choose "
-                "fewer, or a longer sweep"
+                f"thresholds is {self.thresholds}, but mask.{name}.sweep has {cuts}: choose fewer, "
+                "or a longer sweep"
             )
 
 
-def check_editors(cfg: DictConfig) -> None:
+def _cuts_of_replaced_method(name: str, node: Mapping[str, Any]) -> int:
+    """Of a method without ``_target_``; goes as soon as conf/mask has none of them."""
+    types: dict[str, Any] = {"method": str, "threshold": float, "sweep": tuple[float, float, int]}
+    types |= {"draws": int | None}
+    for key, value in node.items():
+        if key not in types:
+            raise BenchmarkError(unknown(f"mask.{name}.{key}", [f"mask.{name}.{k}" for k in types]))
+        check_value(f"mask.{name}.{key}", value, types[key], low=1 if key == "draws" else None)
+    first, last, count = node.get("sweep", [0, 1, 1000])
+    if not (1 <= count <= 1000 and (first < last or count == 1)):
+        raise refusal(f"mask.{name}.sweep", node["sweep"], "it must be [first, last, number]")
+    return int(count)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditImageSettings(MapSettings):
+    """One picture, one edit: conf/edit_image.yaml."""
+
+    image: str = setting(comment="the picture's file", heading="The edit")
+    source_prompt: str = setting(comment="what the picture shows")
+    target_prompt: str = setting(comment="what it shall show")
+    output: str = setting("edited.png", "the edited picture's file")
+    method: str | None = setting("ours", "whose mask; null: without a mask")
+    threshold: float = setting(0.5, "of the mask")
+    device: str | None = setting(None, "cpu | cuda:1 ...; null: the first CUDA device, or the CPU")
+    debug: bool = setting(False, "true: tracebacks and everything that is logged")
+
+    model: ModelSettings
+    editor: dict[str, Any]
+    inversion: Part | None = None
+
+    def check_parts(self) -> None:
+        check_editors(self.editor, self.inversion)
+
+
+def check_editors(editors: Mapping[str, Any], inversion: Part | None) -> None:
     """Raise BenchmarkError for what is no editor or inversion, or does not take its settings."""
-    if isinstance(inversion := cfg.get("inversion"), DictConfig):
-        check_typed_part(inversion)
-    for name, settings in (_resolved(cfg).get("editor") or {}).items():
-        if not (is_text(name) and isinstance(settings, dict)):
+    if inversion is not None:
+        check_part("inversion", inversion)
+    for name, node in editors.items():
+        if not (suits(name, str) and isinstance(node, Mapping)):
             raise BenchmarkError(
                 f"editor.{name} is no editor: give it a name and settings, as in conf/editor/"
             )
         if name == EXTERNAL:
-            for key in {"root": None, "methods": None} | settings:
-                _check(f"editor.external.{key}", settings.get(key), SETTINGS)
+            built(ExternalEdits, node)
         else:
-            check_typed_part(cfg.editor[name])
+            check_part(f"editor.{name}", node)
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    """The configuration as plain values; BenchmarkError where one names another that is none."""
+S = TypeVar("S", Settings, EditImageSettings)
+PARTS = ("mask", "editor", "metrics")
+"""Groups of parts by name, which may be empty."""
+
+
+def typed(cfg: DictConfig) -> Settings:
+    """The settings of a composed configuration.
+
+    Raises BenchmarkError, in one line that names the setting, for a value that must be given and is
+    not, and for one that no stage could work with.
+    """
+    return _typed(cfg, Settings)
+
+
+def typed_edit(cfg: DictConfig) -> EditImageSettings:
+    """As ``typed``, of conf/edit_image.yaml."""
+    return _typed(cfg, EditImageSettings)
+
+
+def _typed(cfg: DictConfig, kind: type[S]) -> S:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        missing = OmegaConf.missing_keys(cfg)
     except OmegaConfBaseException as error:
         raise BenchmarkError(
             f"{error.full_key} cannot be resolved ({one_line(error)}): correct what is in ${{...}}"
         ) from error
-    return plain
+    if missing:
+        names = " and ".join(sorted(missing))
+        raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
+    settings = built(kind, {k: {} if v is None and k in PARTS else v for k, v in plain.items()})
+    settings.check_parts()
+    return settings
 
 
-def _check(name: str, value: Any, rules: Mapping[str, Rule]) -> None:
-    if name not in rules:
-        near = difflib.get_close_matches(name, rules, 1)
-        instead = f"did you mean {near[0]}?" if near else "leave it out"
-        raise BenchmarkError(f"{name} is no setting: {instead}")
-    holds, wanted = rules[name]
-    if not holds(value):
-        raise BenchmarkError(f"{name} is {_shown(value)}; {wanted}")
-
-
-def one_line(error: object) -> str:
-    return " ".join(str(error).split())
-
-
-def _shown(value: Any) -> str:
-    text = ascii(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
+STORE = ConfigStore.instance()
+STORE.store("settings", defaults(Settings))
+STORE.store("edit_image_settings", defaults(EditImageSettings))

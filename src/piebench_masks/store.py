@@ -1,42 +1,55 @@
 """Artifacts on disk: every one is a file that is computed once, under a key of its parameters.
 
 A file is complete or not there: it is written beside its place and moved. What does not load
-counts as missing. Knows tensors, images and rows; not what they mean.
+counts as missing and is logged; nothing that reads deletes or writes. Knows tensors, images and
+rows; not what they mean.
 """
 
 import hashlib
-import io
 import json
+import logging
+import os
 import re
 import time
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 from numpy.typing import NDArray
-from PIL import Image
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.packing import (
+    ORIGIN,
+    pack_image,
+    pack_part,
+    pack_rows,
+    pack_tensors,
+    read_origin,
+    unpack_image,
+    unpack_parts,
+    unpack_rows,
+    unpack_tensors,
+    verify,
+)
+from piebench_masks.temporary import LOCK, temporary_name
 
-ROWS_AT_ONCE = 20_000
+log = logging.getLogger(__name__)
 NAME_PART = re.compile(r"(?!\.+$)[A-Za-z0-9._-]+")
+ORIGIN_ID = re.compile(r"[0-9a-f]{12}")
+T = TypeVar("T")
 
 
 class StoreError(BenchmarkError):
-    """An artifact cannot be written, or is not what its key says; the message has the remedy."""
+    """An artifact cannot be written or read, or is not what its key says, and what to do then."""
 
 
 class Overwrite(StrEnum):
@@ -57,16 +70,29 @@ def artifact_key(parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(parameters).encode()).hexdigest()[:12]
 
 
+class Stamp(NamedTuple):
+    """What tells without reading it that a file is the one that was written."""
+
+    size: int
+    mtime_ns: int
+
+
 @dataclass(frozen=True)
 class Folder:
     """One stage's artifacts for one key: files by name, and rows.
 
     A name is one or more parts of letters, digits, ".", "_" and "-" (not dots alone) joined by
     "/": ``sample.safetensors``, ``sample/mask.png``. Any other is a ``ValueError``.
-    All writing is atomic and raises ``StoreError`` where the disk refuses it.
+    All writing is atomic and raises ``StoreError`` where the disk refuses it. So does reading,
+    except that what is not there is None; what is damaged is None, too, and logged once.
+
+    writer: the provenance of this process, whose id goes into all that it writes.
     """
 
     path: Path
+    writer: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+    reported: set[Path] = field(default_factory=set, compare=False, repr=False)
+    """Damaged files that were logged."""
 
     @property
     def key(self) -> str:
@@ -78,17 +104,73 @@ class Folder:
             raise ValueError(f"{name!r} is no name of an artifact in {self.path}")
         return self.path / name
 
-    def has(self, name: str) -> bool:
-        return self.path_of(name).is_file()
+    @cached_property
+    def origin(self) -> str | None:
+        """The id of this process's provenance, which from then on lies in the folder; None if it is
+        not known. Items written in other ways than by ``write_*`` and ``append_rows`` may carry it.
+        """
+        if self.writer is None:
+            return None
+        origin = artifact_key(self.writer)
+        if self.provenance(origin) is None:
+            data = json.dumps(self.writer, indent=2).encode()
+            self.write_bytes(f"{ORIGIN}/{origin}.json", data)
+        return origin
 
-    def write_bytes(self, name: str, data: bytes) -> None:
+    def provenance(self, origin: str) -> dict[str, Any] | None:
+        """What the writer with that id said of itself; None if that is lost."""
+        if not ORIGIN_ID.fullmatch(origin):
+            return None
+
+        def unpack(data: bytes) -> dict[str, Any]:
+            provenance: dict[str, Any] = json.loads(data)
+            if artifact_key(provenance) != origin:
+                raise ValueError("its id is wrong")
+            return provenance
+
+        return self._read(self.path_of(f"{ORIGIN}/{origin}.json"), unpack)
+
+    def made_by(self, name: str) -> str | None:
+        """The id of the provenance of who wrote a PNG or safetensors file, from its header; None
+        if that is not known.
+        """
+        path = self.path_of(name)
+        try:
+            with path.open("rb") as file:
+                return read_origin(file)
+        except PermissionError as error:
+            raise _unreadable(path, error) from error
+        except Exception:  # missing or damaged
+            return None
+
+    def has(self, name: str) -> bool:
+        return self._stat(name) is not None
+
+    def is_whole(self, name: str, size: float | None = None, mtime_ns: float | None = None) -> bool:
+        """Whether the PNG or safetensors file is there and as it was written.
+
+        A file with the size and time of its ``Stamp`` is; of any other the checksums are verified.
+        """
+        stat = self._stat(name)
+        if stat is None:
+            return False
+        if size is not None and mtime_ns is not None:
+            # As floats: a column of rows becomes one where some rows have no stamp.
+            now = float(stat.st_size), float(stat.st_mtime_ns)
+            if now == (float(size), float(mtime_ns)):
+                return True
+        return self._read(self.path_of(name), _is_sound) or False
+
+    def write_bytes(self, name: str, data: bytes) -> Stamp:
         target = self.path_of(name)
         # In the same folder, so that the move is atomic; with a "~", which no name has.
-        temporary = target.parent / f"~{uuid.uuid4().hex}"
+        temporary = target.parent / temporary_name()
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_bytes(data)
+            stat = temporary.stat()
             temporary.replace(target)
+            self.reported.discard(target)
         except OSError as error:
             raise StoreError(
                 f"{target} cannot be written ({error}): free space or allow writing there, then "
@@ -97,74 +179,67 @@ class Folder:
         finally:
             with suppress(OSError):
                 temporary.unlink()
+        return Stamp(stat.st_size, stat.st_mtime_ns)
 
-    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors of any shape as safetensors with a checksum of their contents."""
-        own = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-        self.write_bytes(name, save(own, metadata={"sha256": _checksum(own)}))
+    def remove(self, name: str) -> None:
+        """Remove a file that turned out to be of no use, so that it is made anew."""
+        try:
+            self.path_of(name).unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.path_of(name)} cannot be removed ({error}): allow writing there, then run "
+                "again"
+            ) from error
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> Stamp:
+        """Write tensors of any shape as safetensors."""
+        return self.write_bytes(name, pack_tensors(tensors, self.origin))
 
     def read_tensors(self, name: str) -> dict[str, Tensor] | None:
         """The tensors on the CPU, bit for bit as they were written, or None if they are not."""
-        try:
-            with safe_open(self.path_of(name), framework="pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                return tensors if file.metadata()["sha256"] == _checksum(tensors) else None
-        except Exception:  # whatever a damaged file makes the reader raise, the item is missing
-            return None
+        return self._read(self.path_of(name), unpack_tensors)
 
-    def write_image(self, name: str, image: NDArray[np.uint8]) -> None:
+    def write_image(self, name: str, image: NDArray[np.uint8]) -> Stamp:
         """Write an image [H,W,3] in 0..255 as PNG."""
-        png = io.BytesIO()
-        Image.fromarray(image).save(png, "PNG", compress_level=1)
-        self.write_bytes(name, png.getvalue())
+        return self.write_bytes(name, pack_image(image, self.origin))
 
-    def write_images(self, images: Mapping[str, NDArray[np.uint8]]) -> None:
+    def write_images(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Stamp]:
         """Write several at a time, which packing them is worth."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(self.write_image, images, images.values()))
+            stamps = pool.map(self.write_image, images, images.values())
+            return dict(zip(images, stamps, strict=True))
 
     def read_image(self, name: str) -> NDArray[np.uint8] | None:
         """The image [H,W,3] as it was written, or None if the file is missing or damaged."""
-        try:
-            png = io.BytesIO(self.path_of(name).read_bytes())
-            Image.open(png, formats=["PNG"]).verify()  # the checksums, which loading skips
-            return np.array(Image.open(png, formats=["PNG"]))
-        except Exception:  # as above
-            return None
-
-    def has_image(self, name: str) -> bool:
-        """Whether the PNG is there and its checksums are right; its pixels are not unpacked."""
-        try:
-            png = io.BytesIO(self.path_of(name).read_bytes())
-            Image.open(png, formats=["PNG"]).verify()
-        except Exception:  # as above
-            return False
-        return True
+        return self._read(self.path_of(name), unpack_image)
 
     def append_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Add rows as one part file of JSON lines; no rows, no file."""
         if rows:
-            data = "".join(f"{json.dumps(row)}\n" for row in rows).encode()
+            data = pack_part(rows, self.origin)
             # Sorted by time of writing; the checksum tells a damaged part.
             name = f"{time.time_ns():020d}-{hashlib.sha256(data).hexdigest()}"
             self.write_bytes(f"parts/{name}.jsonl", data)
 
-    def rows(self, keys: Sequence[str]) -> pd.DataFrame:
+    def rows(self, keys: Sequence[str], *, origin: bool = False) -> pd.DataFrame:
         """All rows that are intact; of those with equal ``keys`` columns the last written.
 
+        origin: with the column ``provenance``, the id of who wrote the row (missing: not known).
         Safe while other processes append and compact.
         """
-        return self._merge(self._parts(), keys)
+        rows = self._merge(self._parts(), keys)
+        if origin:
+            return rows if ORIGIN in rows else rows.assign(**{ORIGIN: None})
+        return rows.drop(columns=ORIGIN, errors="ignore")
 
     def compact(self, keys: Sequence[str]) -> None:
         """Merge the parts into ``rows.parquet``, one process at a time."""
         if not self._parts():
             return
         try:
-            with FileLock(self.path / "~lock"):
+            with FileLock(self.path / LOCK):
                 parts = self._parts()
-                table = self._merge(parts, keys)
-                self.write_bytes("rows.parquet", _packed(table))
+                self.write_bytes("rows.parquet", pack_rows(self._merge(parts, keys)))
                 for part in parts:
                     part.unlink(missing_ok=True)
         except OSError as error:
@@ -174,116 +249,126 @@ class Folder:
             ) from error
 
     def _parts(self) -> list[Path]:
-        return sorted(self.path.glob("parts/*.jsonl"))
+        folder = self.path / "parts"
+        try:
+            return sorted(path for path in folder.iterdir() if path.suffix == ".jsonl")
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _unreadable(folder, error) from error
 
     def _merge(self, parts: Sequence[Path], keys: Sequence[str]) -> pd.DataFrame:
         # Parts first: one that is compacted meanwhile is in the table that is read after it.
-        new = list(_frames(parts))
-        try:
-            # All bytes at once: a reader that opens the path repeatedly may meet two tables.
-            table = io.BytesIO((self.path / "rows.parquet").read_bytes())
-            old = _unpacked(table)
-        except Exception:  # missing or damaged, in whatever way
-            old = pd.DataFrame()
-        frames = [frame for frame in (old, *new) if len(frame) and {*keys} <= {*frame}]
+        new = list(unpack_parts(self._whole(parts)))
+        # All bytes at once: a reader that opens the path repeatedly may meet two tables.
+        old = self._read(self.path / "rows.parquet", unpack_rows)
+        frames = [frame for frame in (old, *new) if frame is not None]
+        frames = [frame for frame in frames if len(frame) and {*keys} <= {*frame}]
         if not frames:
             return pd.DataFrame(columns=list(keys))
         rows = pd.concat(frames, ignore_index=True)
         return rows.drop_duplicates(list(keys), keep="last", ignore_index=True)
 
+    def _whole(self, parts: Sequence[Path]) -> Iterator[bytes]:
+        """The contents of the parts that are neither damaged nor compacted meanwhile."""
+        for part in parts:
+            data = _bytes(part)
+            if data is not None and part.stem.endswith(hashlib.sha256(data).hexdigest()):
+                yield data
+            elif data is not None:
+                self._report(part, ValueError("its checksum is wrong"))
+
+    def _read(self, path: Path, unpack: Callable[[bytes], T]) -> T | None:
+        data = _bytes(path)
+        if data is None:
+            return None
+        try:
+            return unpack(data)
+        except Exception as error:  # whatever a damaged file makes the reader raise
+            self._report(path, error)
+            return None
+
+    def _report(self, path: Path, error: Exception) -> None:
+        if path not in self.reported:
+            self.reported.add(path)
+            reason = " ".join(str(error).split()) or type(error).__name__
+            log.warning("%s is damaged (%s): what it held is recomputed", path, reason)
+
+    def _stat(self, name: str) -> os.stat_result | None:
+        path = self.path_of(name)
+        try:
+            return path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
 
 @dataclass(frozen=True)
 class Artifacts:
-    """All artifacts, as ``root/<stage>/<key>/``."""
+    """All artifacts, as ``root/<stage>/<key>/``.
+
+    provenance: how what is written now comes about (versions, commit, command, device), which does
+    not change it.
+    """
 
     root: Path
+    provenance: Mapping[str, Any] | None = None
 
     def at(self, stage: str, parameters: Mapping[str, Any]) -> Folder:
         """The folder of a stage's parameters, which need not exist yet: for looking only."""
-        return Folder(Folder(self.root).path_of(f"{stage}/{artifact_key(parameters)}"))
+        path = Folder(self.root).path_of(f"{stage}/{artifact_key(parameters)}")
+        return Folder(path, self.provenance)
 
-    def folder(
-        self, stage: str, parameters: Mapping[str, Any], provenance: Mapping[str, Any]
-    ) -> Folder:
+    def folder(self, stage: str, parameters: Mapping[str, Any]) -> Folder:
         """The same folder with its ``stage.json``, which the first to come writes.
 
-        parameters: all that changes the output. provenance: how it came about (versions, device),
-        which does not. Raises ``StoreError`` if the folder was made for other parameters.
+        parameters: all that changes the output. Raises ``StoreError`` if the folder was made for
+        other parameters.
         """
         folder = self.at(stage, parameters)
-        description = _read_json(folder.path / "stage.json")
-        if description is None or artifact_key(description.get("parameters", {})) != folder.key:
-            description = {"parameters": dict(parameters), "provenance": dict(provenance)}
-            folder.write_bytes("stage.json", json.dumps(description, indent=2).encode())
-        if _canonical(description.get("parameters")) != _canonical(parameters):
+        path = folder.path_of("stage.json")
+        # A dictionary under another key is none of ours: it was damaged.
+        written = folder._read(path, lambda data: _parameters(data, folder.key))
+        if written is None:
+            written = dict(parameters)
+            folder.write_bytes("stage.json", json.dumps({"parameters": written}, indent=2).encode())
+        if _canonical(written) != _canonical(parameters):
             raise StoreError(
-                f"{folder.path / 'stage.json'} holds other parameters than those asked for under "
-                "its key: remove that folder"
+                f"{path} holds other parameters than those asked for under its key: remove that "
+                "folder"
             )
         return folder
+
+
+def _parameters(description: bytes, key: str) -> dict[str, Any]:
+    parameters: dict[str, Any] = json.loads(description)["parameters"]
+    if artifact_key(parameters) != key:
+        raise ValueError("its parameters have another key")
+    return parameters
+
+
+def _is_sound(data: bytes) -> bool:
+    verify(data)
+    return True
 
 
 def _canonical(value: object) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _bytes(path: Path) -> bytes | None:
+    """A file's contents; None if there is no such file."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return value if isinstance(value, dict) else None
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
-def _read_part(path: Path) -> list[dict[str, Any]]:
-    try:
-        data = path.read_bytes()
-    except OSError:  # another process has just compacted it
-        return []
-    if not path.stem.endswith(hashlib.sha256(data).hexdigest()):
-        return []
-    return [json.loads(line) for line in data.splitlines()]
-
-
-def _frames(parts: Sequence[Path]) -> Iterator[pd.DataFrame]:
-    """The parts' rows, so many at a time that few of them are Python objects at once."""
-    rows: list[dict[str, Any]] = []
-    for place, part in enumerate(parts, 1):
-        rows += _read_part(part)
-        if len(rows) >= ROWS_AT_ONCE or place == len(parts):
-            frame = pd.DataFrame(rows)
-            # A column without a value is one of numbers, so that it goes with the other frames'.
-            empty = [n for n, t in frame.dtypes.items() if t.kind == "O" and frame[n].isna().all()]
-            yield frame.astype(dict.fromkeys(empty, float)) if empty else frame
-            rows = []
-
-
-def _packed(rows: pd.DataFrame) -> bytes:
-    """Parquet with a checksum of its values: those of its pages leave headers out."""
-    table = pa.Table.from_pandas(rows, preserve_index=False)
-    known = {**(table.schema.metadata or {}), b"sha256": _rows_checksum(table.to_pandas())}
-    file = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata(known), file, write_page_checksum=True)
-    return file.getvalue()
-
-
-def _unpacked(file: io.BytesIO) -> pd.DataFrame:
-    table = pq.read_table(file, page_checksum_verification=True)
-    rows = table.to_pandas()
-    if table.schema.metadata[b"sha256"] != _rows_checksum(rows):
-        raise ValueError("its checksum is wrong")
-    return rows
-
-
-def _rows_checksum(rows: pd.DataFrame) -> bytes:
-    sha = hashlib.sha256(json.dumps([*rows.columns]).encode())
-    sha.update(pd.util.hash_pandas_object(rows, index=False).to_numpy().tobytes())
-    return sha.hexdigest().encode()
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    sha = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        sha.update(tensor.numpy().tobytes())
-    return sha.hexdigest()
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path} cannot be read ({error}): allow reading it, or remove it if it may be computed "
+        "anew, then run again"
+    )

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from piebench_masks.data.folder import load_folder
-from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import from_coco
 
 
@@ -37,29 +38,80 @@ def test_a_csv_list_gives_samples_of_any_size_with_and_without_masks(root: Path)
         'my cat.png,"a cat, sitting",a dog,mask.png\n'
         "dog.jpg,,a wolf,\n"
     )
-    (cat, dog), rejections = load_folder(root, on_error="raise")
-    assert rejections == []
+    parsed = load_folder(root, on_error="raise")
+    assert (parsed.rejections, parsed.edit_types) == ([], ("Random",))
+    cat, dog = parsed.samples
     assert (cat.id, cat.source_prompt, cat.target_prompt) == ("my-cat", "a cat, sitting", "a dog")
     assert cat.mask is not None
     assert (from_coco(cat.mask).shape, from_coco(cat.mask).sum()) == ((10, 20), 18)
     assert from_coco(cat.mask)[2:5, 3:9].all()
-    assert (dog.id, dog.source_prompt, dog.mask, dog.edit_type) == ("dog", "", None, 0)
+    assert (dog.id, dog.source_prompt, dog.mask, dog.edit_type) == (
+        "dog",
+        "",
+        None,
+        "Random",
+    )
 
 
 def test_a_json_list_may_name_ids_types_and_several_edits_of_one_image(root: Path) -> None:
     write(root, line(), line(target_prompt="a fox", edit_type=1), line(id="mine", edit_type="9"))
-    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
-    assert [(s.id, s.edit_type) for s in samples] == [("my-cat-1", 0), ("my-cat-2", 1), ("mine", 9)]
-    assert len({sample.digest for sample in samples}) == 3
+    parsed = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    samples = parsed.samples
+    assert [(s.id, s.edit_type) for s in samples] == [
+        ("my-cat-1", "Random"),
+        ("my-cat-2", "Change Object"),
+        ("mine", "Change Style"),
+    ]
+    assert parsed.edit_types == EDIT_TYPES
+    assert samples[0].fingerprint(["prompts"]) != samples[1].fingerprint(["prompts"])
     assert samples[0].target_prompt == "a dog"
 
 
-def test_the_digest_follows_the_pixels_of_the_mask(root: Path) -> None:
+def test_types_of_ones_own_stand_in_the_order_of_their_first_line(root: Path) -> None:
+    kinds = "Weather", "Season", "Weather", "7", None
+    lines = [line() if kind is None else line(edit_type=kind) for kind in kinds]
+    write(root, *lines)
+    parsed = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    assert [s.edit_type for s in parsed.samples] == [*kinds[:4], "Random"]
+    assert parsed.edit_types == ("Weather", "Season", "7", "Random")
+
+
+def test_a_list_of_types_says_their_order_and_that_there_are_no_others(root: Path) -> None:
+    write(root, line(id="a", edit_type="Weather"), line(id="b", edit_type="Style"), line(id="c"))
+    types = ["Season", "Weather"]
+    parsed = load_folder(root, prompts="prompts.jsonl", edit_types=types, on_error="skip")
+    assert [(s.id, s.edit_type) for s in parsed.samples] == [("a", "Weather")]
+    assert parsed.edit_types == ("Season", "Weather")
+    assert [(item.sample_id, item.reason) for item in parsed.rejections] == [
+        ("b", "editing_type_id 'Style' is none of 'Season', 'Weather'"),
+        ("c", "editing_type_id is missing"),
+    ]
+
+
+@pytest.mark.parametrize("types", ["Season", 3])
+def test_types_that_are_no_list_are_named(root: Path, types: Any) -> None:
+    write(root, line())
+    with pytest.raises(DataError, match=r"dataset\.load\.edit_types to a list of labels"):
+        load_folder(root, prompts="prompts.jsonl", edit_types=types, on_error="skip")
+
+
+@pytest.mark.parametrize("label", ["Overall", " blank", "", "x" * 61, "a\tb"])
+def test_a_type_that_tables_could_not_show_is_named(root: Path, label: str) -> None:
+    write(root, line(id="a", edit_type="Season"), line(id="b", edit_type=label))
+    parsed = load_folder(root, prompts="prompts.jsonl", on_error="skip")
+    assert [item.sample_id for item in parsed.rejections] == ["b"]
+    assert "editing_type_id" in parsed.rejections[0].reason
+    with pytest.raises(DataError, match="The edit types of the data set cannot be used"):
+        types = ["Season", label]
+        load_folder(root, prompts="prompts.jsonl", edit_types=types, on_error="skip")
+
+
+def test_the_fingerprint_follows_the_pixels_of_the_mask(root: Path) -> None:
     write(root, line(mask="mask.png"))
-    [before], _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    [before] = load_folder(root, prompts="prompts.jsonl", on_error="raise").samples
     Image.new("L", (20, 10), 255).save(root / "mask.png")
-    [after], _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
-    assert before.digest != after.digest
+    [after] = load_folder(root, prompts="prompts.jsonl", on_error="raise").samples
+    assert before.fingerprint(["mask"]) != after.fingerprint(["mask"])
 
 
 def test_every_bad_line_is_named_at_once(root: Path) -> None:
@@ -86,7 +138,7 @@ def test_every_bad_line_is_named_at_once(root: Path) -> None:
         "line": "not an object",
     }.items():
         assert words in reasons[name]
-    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="skip")
+    samples = load_folder(root, prompts="prompts.jsonl", on_error="skip").samples
     assert [sample.id for sample in samples] == ["sound"]
 
 
@@ -97,13 +149,13 @@ def test_texts_keep_the_line_ends_inside_them(root: Path) -> None:
         json.dumps(line(source_prompt="a\u2028b\nc"), ensure_ascii=False), encoding="utf-8"
     )
     for name in ("prompts.csv", "prompts.jsonl"):
-        [sample], _ = load_folder(root, prompts=name, on_error="raise")
+        [sample] = load_folder(root, prompts=name, on_error="raise").samples
         assert sample.source_prompt == "a\u2028b\nc"
 
 
 def test_an_id_of_null_is_none(root: Path) -> None:
     write(root, line(id=None), line(id=None))
-    samples, _ = load_folder(root, prompts="prompts.jsonl", on_error="raise")
+    samples = load_folder(root, prompts="prompts.jsonl", on_error="raise").samples
     assert [sample.id for sample in samples] == ["my-cat-1", "my-cat-2"]
 
 

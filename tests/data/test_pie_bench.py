@@ -12,9 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from piebench_masks.data.pie_bench import DataError, check_runs, load_pie_bench
+from piebench_masks.data.entries import check_runs, marked_words
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.rle import from_coco
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
 from piebench_masks.data.table import read_samples, samples_table
 
 SIZE = 8
@@ -50,14 +52,21 @@ def write(root: Path, mapping: object) -> Path:
 
 
 def load(root: Path, on_error: Any = "raise", **options: Any) -> tuple[list[Sample], list[Any]]:
-    return load_pie_bench(root, mask_size=SIZE, border=0, on_error=on_error, **options)
+    parsed = load_pie_bench(root, mask_size=SIZE, border=0, on_error=on_error, **options)
+    assert parsed.edit_types == EDIT_TYPES
+    return parsed.samples, parsed.rejections
 
 
 def test_a_sound_entry_becomes_a_sample(root: Path) -> None:
     [sample], rejections = load(write(root, {"one": ENTRY}))
     assert rejections == []
     assert (sample.source_prompt, sample.target_prompt) == ("a red ball", "a blue ball")
-    assert (sample.id, sample.edit_type, sample.blended_word) == ("one", 6, "ball ball")
+    assert (sample.id, sample.edit_type, sample.blended_word) == (
+        "one",
+        "Change Attribute Color",
+        "ball ball",
+    )
+    assert (sample.source_marked, sample.target_marked) == (("red",), ("blue",))
     assert sample.instruction == "Make it blue"
     assert sample.mask is not None
     assert np.flatnonzero(from_coco(sample.mask)).tolist() == [0, 1, 2, 60, 61, 62, 63]
@@ -65,7 +74,7 @@ def test_a_sound_entry_becomes_a_sample(root: Path) -> None:
 
 def test_the_border_is_part_of_the_mask(root: Path) -> None:
     write(root, {"one": {**ENTRY, "mask": []}})
-    [sample], _ = load_pie_bench(root, mask_size=SIZE, border=1, on_error="raise")
+    [sample] = load_pie_bench(root, mask_size=SIZE, border=1, on_error="raise").samples
     assert sample.mask is not None
     assert from_coco(sample.mask).sum() == SIZE**2 - (SIZE - 2) ** 2
 
@@ -93,26 +102,50 @@ def test_samples_keep_the_order_of_the_file_and_progress_counts_every_entry(root
     [
         ("original_prompt", "a green ball", True),
         ("editing_prompt", "a green ball", True),
-        ("editing_type_id", "0", True),
+        ("blended_word", "ball", True),
+        ("editing_instruction", "", True),
+        ("editing_type_id", "0", False),
         ("mask", [0, 4], True),
         ("mask", None, True),
         ("target_image_path", "0_random/sound.png", True),
-        ("editing_prompt", "a blue [ball]", False),
+        ("editing_prompt", "a blue [ball]", True),
+        ("editing_prompt", "a [blue ]ball", False),
         ("mask", [0, 1, 1, 2, 60, 4], False),
     ],
 )
-def test_the_digest_follows_what_can_change_a_result(
+def test_the_fingerprint_follows_what_can_change_a_result(
     root: Path, field: str, value: object, changes: bool
 ) -> None:
     [before, after], _ = load(write(root, {"a": ENTRY, "b": {**ENTRY, field: value}}))
-    assert (before.digest != after.digest) == changes
+    prints = [sample.fingerprint(SAMPLE_FIELDS) for sample in (before, after)]
+    assert (prints[0] != prints[1]) == changes
 
 
 def test_the_digest_follows_the_bytes_of_the_image(root: Path) -> None:
     [before], _ = load(write(root, {"a": ENTRY}))
     Image.new("RGB", (SIZE, SIZE)).save(root / "annotation_images/0_random/sound.png")
     [after], _ = load(root)
-    assert before.digest != after.digest
+    assert before.image_digest != after.image_digest
+    assert before.fingerprint(["image"]) != after.fingerprint(["image"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "marked"),
+    [
+        ("[cat] sat on a [red mat]", ("cat", "red mat")),
+        ("a [[blue]] ball", ("blue",)),
+        ("a [very [big] ] ball", ("very big",)),
+        ("a [ cat", ()),
+        ("a cat] and [a dog", ()),
+        ("] [cat] [", ("cat",)),
+        ("a [cat [dog] mat", ("dog",)),
+        ("[] [ ] cat", ()),
+        ("a cat", ()),
+        ("", ()),
+    ],
+)
+def test_marked_words_stand_inside_pairs_of_brackets(prompt: str, marked: tuple[str, ...]) -> None:
+    assert marked_words(prompt) == marked
 
 
 OFFENDERS: dict[str, tuple[object, str]] = {
@@ -275,22 +308,24 @@ def test_any_mapping_gives_a_table_or_a_data_error(
     assert [*samples, *rejections]
     assert len(samples) + len(rejections) == len(mapping)
     assert on_error == "skip" or not rejections
-    (root / "samples.parquet").write_bytes(samples_table(samples))
-    assert read_samples(root / "samples.parquet") == samples
+    (root / "samples.parquet").write_bytes(samples_table(samples, EDIT_TYPES))
+    assert read_samples(root / "samples.parquet") == (samples, EDIT_TYPES)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real samples are not at {SHARED}")
 def test_real_pie_bench_samples_have_the_official_masks() -> None:
     folder = SHARED / "data" / "piebench_mini"
-    samples, rejections = load_pie_bench(folder, mask_size=512, border=1, on_error="raise")
+    parsed = load_pie_bench(folder, mask_size=512, border=1, on_error="raise")
+    samples = parsed.samples
     official = json.loads((folder / "official_metrics.json").read_text())
-    assert rejections == []
+    assert parsed.rejections == []
     assert {
         sample.id: from_coco(sample.mask).sum() for sample in samples if sample.mask is not None
     } == {sample_id: metrics["mask_pixels"] for sample_id, metrics in official.items()}
     assert len(samples) == 12
     assert not any(mark in sample.target_prompt for sample in samples for mark in "[]")
-    assert len({sample.digest for sample in samples}) == 12
+    assert len({sample.image_digest for sample in samples}) == 12
     assert all(
-        len(bytes.fromhex(sample.digest)) == hashlib.sha256().digest_size for sample in samples
+        len(bytes.fromhex(sample.image_digest)) == hashlib.sha256().digest_size
+        for sample in samples
     )

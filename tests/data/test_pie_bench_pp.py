@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from piebench_masks.data.pie_bench import DataError, load_pie_bench
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.pie_bench_pp import unpack_pie_bench_pp
 from piebench_masks.data.rle import from_coco
 
@@ -41,7 +42,7 @@ SCHEMA = pa.schema(
 
 def row(number: int, **fields: Any) -> dict[str, Any]:
     picture = io.BytesIO()
-    Image.new("RGB", (16, 16), (number, 0, 0)).save(picture, "JPEG")
+    Image.new("RGB", (16, 16), (20 * number % 256, 0, 0)).save(picture, "JPEG")
     return {
         "image": {"bytes": picture.getvalue(), "path": None},
         "id": f"{number:012d}",
@@ -68,7 +69,8 @@ def source(tmp_path: Path) -> Path:
 
 
 def load(root: Path, on_error: Any = "raise") -> tuple[list[Any], list[Any]]:
-    return load_pie_bench(root, mask_size=16, border=0, on_error=on_error)
+    parsed = load_pie_bench(root, mask_size=16, border=0, on_error=on_error)
+    return parsed.samples, parsed.rejections
 
 
 def test_ten_configurations_become_one_folder_in_pie_benchs_form(
@@ -77,11 +79,11 @@ def test_ten_configurations_become_one_folder_in_pie_benchs_form(
     unpack_pie_bench_pp(tmp_path / "bench", source=source)
     samples, rejections = load(tmp_path / "bench")
     assert rejections == []
-    assert [sample.edit_type for sample in samples] == list(range(10))
+    assert [sample.edit_type for sample in samples] == list(EDIT_TYPES)
     assert samples[3].image_path == "3_delete_object_80/000000000003.jpg"
     assert samples[0].target_prompt == "a red dog sitting on a metal chair"
     assert from_coco(samples[0].mask).sum() == 4 + (256 - 32)
-    assert len({sample.digest for sample in samples}) == 10
+    assert len({sample.image_digest for sample in samples}) == 10
 
 
 def test_bad_rows_are_left_to_the_loader_which_names_them_all(source: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Samples come back from their table exactly as they were written."""
 
-import dataclasses
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
+from piebench_masks.data.entries import SAMPLE_ID
+from piebench_masks.data.parsed import DataError
 from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import read_samples, samples_table
 
+TYPES = ("Season", "Weather", "Time of day")
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 ids = st.from_regex(SAMPLE_ID, fullmatch=True)
 paths = st.lists(ids, min_size=1, max_size=3).map("/".join)
@@ -27,11 +29,20 @@ samples = st.builds(
     source_prompt=texts,
     target_prompt=texts,
     instruction=texts,
-    edit_type=st.integers(0, 9),
+    edit_type=st.sampled_from(TYPES),
     blended_word=texts,
     mask=st.none() | st.integers(0, 9).map(lambda seed: random_mask(seed)),
     target_image_path=st.none() | paths,
-    digest=digests,
+    image_digest=digests,
+    target_digest=st.none(),
+    source_marked=st.lists(texts, max_size=2).map(tuple),
+    target_marked=st.lists(texts, max_size=2).map(tuple),
+).flatmap(
+    lambda sample: st.builds(
+        replace,
+        st.just(sample),
+        target_digest=digests if sample.target_image_path else st.none(),
+    )
 )
 
 
@@ -43,8 +54,8 @@ def random_mask(seed: int) -> object:
 def test_samples_come_back_unchanged(written: list[Sample]) -> None:
     with tempfile.TemporaryDirectory(prefix="a=b") as folder:
         path = Path(folder) / "samples.parquet"
-        path.write_bytes(samples_table(written))
-        assert read_samples(path) == written
+        path.write_bytes(samples_table(written, TYPES))
+        assert read_samples(path) == (written, TYPES)
 
 
 def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
@@ -54,7 +65,7 @@ def test_a_missing_table_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
     path = tmp_path / "s.parquet"
-    path.write_bytes(samples_table([])[:-9])
+    path.write_bytes(samples_table([], TYPES)[:-9])
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(path)
 
@@ -67,8 +78,9 @@ def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
         {"image_path": "../x.png"},
         {"image_path": "/etc/passwd"},
         {"target_image_path": "a/../../x"},
-        {"edit_type": 10},
-        {"digest": "../../x"},
+        {"edit_type": "Style"},
+        {"image_digest": "../../x"},
+        {"target_image_path": "b.png", "target_digest": None},
         {"mask": {"size": [2**31 - 1, 2**31 - 1], "counts": "0"}},
         {"mask": {"size": [8], "counts": "0"}},
     ],
@@ -77,19 +89,19 @@ def test_a_damaged_table_is_one_clear_error(tmp_path: Path) -> None:
 def test_a_forged_table_cannot_name_what_lies_outside(
     tmp_path: Path, change: dict[str, object]
 ) -> None:
-    sound = Sample("s", "a.png", "", "", "", 0, "", None, None, "0" * 64)
+    sound = Sample("s", "a.png", "", "", "", "Season", "", None, None, "0" * 64)
     path = tmp_path / "s.parquet"
-    path.write_bytes(samples_table([sound]))
-    assert read_samples(path) == [sound]
-    path.write_bytes(samples_table([dataclasses.replace(sound, **change)]))
+    path.write_bytes(samples_table([sound], TYPES))
+    assert read_samples(path) == ([sound], TYPES)
+    path.write_bytes(samples_table([replace(sound, **change)], TYPES))
     with pytest.raises(DataError, match="is none that the parse stage writes"):
         read_samples(path)
 
 
 def test_an_altered_table_counts_as_damaged(tmp_path: Path) -> None:
-    sound = Sample("s", "a.png", "a cat", "a dog", "", 0, "", None, None, "0" * 64)
+    sound = Sample("s", "a.png", "a cat", "a dog", "", "Season", "", None, None, "0" * 64)
     path = tmp_path / "s.parquet"
-    path.write_bytes(samples_table([sound]).replace(b"a cat", b"a bat"))
+    path.write_bytes(samples_table([sound], TYPES).replace(b"a cat", b"a bat"))
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(path)
 
@@ -98,3 +110,20 @@ def test_a_table_of_something_else_is_one_clear_error(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"]}), tmp_path / "s.parquet")
     with pytest.raises(DataError, match="cannot be read"):
         read_samples(tmp_path / "s.parquet")
+
+
+@pytest.mark.parametrize("label", ["Overall", "", "a\nb", " x", 3])
+def test_a_forged_table_cannot_bring_types_that_tables_could_not_show(
+    tmp_path: Path, label: str
+) -> None:
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([], [label]))
+    with pytest.raises(DataError, match="its edit types are none that tables can show"):
+        read_samples(path)
+
+
+def test_the_order_of_the_types_cannot_be_altered(tmp_path: Path) -> None:
+    path = tmp_path / "s.parquet"
+    path.write_bytes(samples_table([], ("Ab", "Cd")).replace(b'["Ab", "Cd"]', b'["Cd", "Ab"]'))
+    with pytest.raises(DataError, match="cannot be read"):
+        read_samples(path)

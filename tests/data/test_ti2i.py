@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from piebench_masks.data.pie_bench import DataError
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.ti2i import load_ti2i
 
 KARATE = "ti2i_benchmark/wild-ti2i/data/real_karate.jpeg"
@@ -41,10 +42,16 @@ def test_entries_have_no_masks_and_perhaps_no_source_prompt(root: Path) -> None:
             "blended_word": "man robot",
         },
     )
-    (short, long), rejections = load_ti2i(root, on_error="raise")
-    assert rejections == []
+    parsed = load_ti2i(root, on_error="raise")
+    short, long = parsed.samples
+    assert parsed.rejections == []
     assert (short.image_path, short.source_prompt, short.mask) == (KARATE, "", None)
-    assert (short.edit_type, long.edit_type, long.blended_word) == (0, 1, "man robot")
+    assert (short.edit_type, long.edit_type, long.blended_word) == (
+        "Random",
+        "Change Object",
+        "man robot",
+    )
+    assert parsed.edit_types == EDIT_TYPES
 
 
 def test_all_bad_entries_are_named(root: Path) -> None:

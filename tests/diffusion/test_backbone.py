@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from piebench_masks.diffusion.attention import AttentionRecorder
-from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.diffusion.backbone import Ablation, Backbone, Conditioning
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.errors import BenchmarkError
 
 PROMPTS = ["a red circle on grass", "a blue square on sand", "sketch of a big circle"]
@@ -24,19 +25,23 @@ def call(tiny: Backbone) -> tuple[torch.Tensor, torch.Tensor, Conditioning]:
     )
 
 
+def ids(*tokens: int) -> Ablation:
+    return Ablation(ids=frozenset(tokens))
+
+
 def recorder(rows: int) -> AttentionRecorder:
     return AttentionRecorder(torch.eye(32)[1 : rows + 1], map_size=16)
 
 
 def test_sizes_come_from_the_configs(tiny: Backbone) -> None:
-    assert (tiny.image_size, tiny.latent_size, tiny.latent_channels) == (64, 16, 4)
-    assert tiny.max_tokens == 32
-    assert tiny.alphas_cumprod.shape == (1000,)
+    assert (tiny.image_size, tiny.latent_size, tiny.max_tokens) == (64, 16, 32)
+    assert [level.timestep for level in tiny.levels(4)] == [751, 501, 251, 1, 0]
+    assert [level.timestep for level in tiny.levels(4, "trailing")] == [999, 749, 499, 249, 0]
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"missing/model_index\.json.*hf download"):
-        Backbone.from_folder(tmp_path / "missing")
+        load_backbone(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("part", ["unet", "text_encoder_2", "vae"])
@@ -45,19 +50,19 @@ def test_a_part_without_weights(tiny_folder: Path, tmp_path: Path, part: str) ->
     for weights in (folder / part).glob("*.safetensors"):
         weights.unlink()
     with pytest.raises(BenchmarkError, match=str(folder)):
-        Backbone.from_folder(folder)
+        load_backbone(folder)
 
 
 def test_a_torn_weight_file_and_a_variant_that_is_not_there(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BenchmarkError, match="variant=fp16"):
-        Backbone.from_folder(tiny_folder, variant="fp16")
+        load_backbone(tiny_folder, variant="fp16")
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BenchmarkError, match=str(folder)):
-        Backbone.from_folder(folder)
+        load_backbone(folder)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(
@@ -91,7 +96,7 @@ def test_attention_to_all_tokens_is_one_per_layer(
 def test_ablation_touches_its_own_row_and_leaves_no_trace(tiny: Backbone) -> None:
     plain = tiny.encode_prompts(PROMPTS)
     red = tiny.tokenize("red")[1]
-    ablated = tiny.encode_prompts(PROMPTS, [(red,), (), (red,)])
+    ablated = tiny.encode_prompts(PROMPTS, [ids(red), ids(), ids(red)])
     assert not torch.allclose(ablated.hidden[0], plain.hidden[0])
     assert not torch.allclose(ablated.pooled[0], plain.pooled[0])
     assert torch.equal(ablated.hidden[1:], plain.hidden[1:])  # the third prompt has no "red"
@@ -100,12 +105,12 @@ def test_ablation_touches_its_own_row_and_leaves_no_trace(tiny: Backbone) -> Non
 
 def test_ablation_reaches_every_occurrence(tiny: Backbone) -> None:
     red, blue = (tiny.tokenize(word)[1] for word in ("red", "blue"))
-    both = tiny.encode_prompts(["a red and red", "a blue and blue"], [(red,), (blue,)])
+    both = tiny.encode_prompts(["a red and red", "a blue and blue"], [ids(red), ids(blue)])
     torch.testing.assert_close(both.hidden[0], both.hidden[1], atol=1e-6, rtol=0)
 
 
 def test_ablation_goes_by_the_same_id_in_both_encoders(tiny: Backbone) -> None:
-    plain, ablated = (tiny.encode_prompts(["a red circle"], [ids]) for ids in ((), (0,)))
+    plain, ablated = (tiny.encode_prompts(["a red circle"], [each]) for each in (ids(), ids(0)))
     # Id 0 occurs in no prompt, but it is the padding of the second tokenizer (METHODS.md).
     assert torch.equal(ablated.hidden[..., :48], plain.hidden[..., :48])
     assert not torch.allclose(ablated.hidden[..., 48:], plain.hidden[..., 48:])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from piebench_masks.diffusion.ddpm import add_noise, posterior_mean, start_timestep
+from piebench_masks.diffusion.level import CLEAN, Level
 from piebench_masks.errors import BenchmarkError
 
 
@@ -19,6 +20,6 @@ def test_strengths_in_between_start_at_the_next_cleaner_step() -> None:
 
 def test_the_last_posterior_mean_is_the_predicted_x0() -> None:
     x0, noise = torch.randn(2, 1, 4, 8, 8)
-    alpha = torch.tensor(0.3)
-    x = add_noise(x0, noise, alpha)
-    torch.testing.assert_close(posterior_mean(x, noise, alpha, torch.tensor(1.0)), x0)
+    level = Level.of_alpha(499, torch.tensor(0.3))
+    x = add_noise(x0, noise, level)
+    torch.testing.assert_close(posterior_mean(x, noise, level, CLEAN), x0)

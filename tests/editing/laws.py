@@ -1,5 +1,6 @@
 """What must hold of every editor: asked of each one in its own tests, on tiny random models."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.editor import Edited, Editor, Sources
+from piebench_masks.diffusion.loading import load_backbone
+from piebench_masks.editing.editor import Editor, Sampled, Sources
 
 LEFT = torch.arange(16).expand(16, 16) < 8
 NOTHING = torch.zeros(16, 16, dtype=torch.bool)
@@ -36,44 +39,46 @@ class Watched:
 def two_samples(backbone: Backbone) -> Sources:
     noise = torch.rand(2, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     images = (noise * 255).to(torch.uint8)
-    return Sources(
-        images=images,
-        posterior=backbone.encode_images(images),
-        source_prompts=["a red circle on grass", "a big circle"],
-        target_prompts=["a blue circle on grass", "a big square and a circle"],
-        instructions=["a blue circle", ""],
-        blended_words=["circle circle", ""],
-    )
+    scenes = [
+        Scene(
+            "0",
+            images[0],
+            "a red circle on grass",
+            "a blue circle on grass",
+            instruction="a blue circle",
+            blended_words="circle circle",
+        ),
+        Scene("1", images[1], "a big circle", "a big square and a circle"),
+    ]
+    return Sources(scenes, backbone.encode_images(images))
+
+
+def changed(sources: Sources, **texts: Sequence[str]) -> Sources:
+    """The sources with other texts, one per sample: ``target_prompt=["a", "b"]``."""
+    rows = [dict(zip(texts, row, strict=True)) for row in zip(*texts.values(), strict=True)]
+    scenes = [replace(scene, **row) for scene, row in zip(sources.scenes, rows, strict=True)]
+    return replace(sources, scenes=scenes)
 
 
 def one_sample(sources: Sources, row: int) -> Sources:
-    return Sources(
-        sources.images[[row]],
-        sources.posterior[[row]],
-        [sources.source_prompts[row]],
-        [sources.target_prompts[row]],
-        [sources.instructions[row]],
-        [sources.blended_words[row]],
-    )
+    return Sources([sources.scenes[row]], sources.encoded[[row]])
 
 
-def edit(editor: Editor, backbone: Any, sources: Sources, masks: Tensor, owner: Tensor) -> Edited:
-    return editor.edit(backbone, sources, editor.invert(backbone, sources), masks, owner)
+def sample(editor: Any, backbone: Any, sources: Sources, masks: Tensor, owner: Tensor) -> Sampled:
+    return editor.sample(backbone, sources, editor.invert(backbone, sources), masks, owner)
 
 
-def company_changes_nothing(editor: Editor, folder: Path) -> None:
+def company_changes_nothing(editor: Any, folder: Path) -> None:
     """Neither other samples and masks, nor their order, nor how many go through the U-Net at once.
 
     folder: of the model. In double precision, as untrained models amplify what is rounded.
     """
-    backbone, other = (
-        Backbone.from_folder(folder, dtype=torch.float64, rows=rows) for rows in (2, 1)
-    )
+    backbone, other = (load_backbone(folder, dtype=torch.float64, rows=rows) for rows in (2, 1))
     sources = two_samples(backbone)
-    together = edit(editor, backbone, sources, MASKS, OWNER)
+    together = sample(editor, backbone, sources, MASKS, OWNER)
     for row in (0, 2):  # one of each sample
         own = one_sample(sources, int(OWNER[row]))
-        alone = edit(editor, other, own, MASKS[[row]], torch.tensor([0]))
+        alone = sample(editor, other, own, MASKS[[row]], torch.tensor([0]))
         torch.testing.assert_close(alone.latents[0], together.latents[row], atol=1e-4, rtol=1e-4)
         assert alone.nfe[0] == together.nfe[row]
 
@@ -102,13 +107,13 @@ def outside_is_the_sources_own(editor: Editor, backbone: Backbone) -> None:
     assert {timestep for timestep, _ in watched.calls} == set(inverted.timesteps)
 
 
-def everything_is_no_mask(editor: Editor, backbone: Backbone) -> None:
+def everything_is_no_mask(editor: Any, backbone: Backbone) -> None:
     """Where all is to be edited, the source's latents below the noisiest have no part in it."""
     sources = two_samples(backbone)
     inverted = editor.invert(backbone, sources)
     spoilt = inverted.x.clone()
     spoilt[1:] = torch.nan
     masks, owner = EVERYTHING.expand(2, -1, -1), torch.tensor([0, 1])
-    expected = editor.edit(backbone, sources, inverted, masks, owner).latents
-    found = editor.edit(backbone, sources, replace(inverted, x=spoilt), masks, owner).latents
+    expected = editor.sample(backbone, sources, inverted, masks, owner).latents
+    found = editor.sample(backbone, sources, replace(inverted, x=spoilt), masks, owner).latents
     assert torch.equal(found, expected)

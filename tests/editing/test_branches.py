@@ -12,7 +12,7 @@ from torch import Tensor
 from piebench_masks.diffusion.attention import AttentionControl
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.branches import Kept, sample_edits
-from piebench_masks.editing.editor import Edited
+from piebench_masks.editing.editor import Sampled
 from piebench_masks.editing.inversion import (
     Inversion,
     Invert,
@@ -57,10 +57,10 @@ def edited(
     target: str = "target_prompts",
     steering: Free | None = None,
     **settings: Any,
-) -> tuple[Inversion, Edited]:
+) -> tuple[Inversion, Sampled]:
     sources = laws.two_samples(backbone)
     source = backbone.encode_prompts(sources.source_prompts)
-    inverted = inversion(backbone, sources.posterior.mean, source, steps=steps, guidance=guidance)
+    inverted = inversion(backbone, sources.encoded.mean, source, steps=steps, guidance=guidance)
     return inverted, sample_edits(
         backbone,
         inverted,

@@ -22,8 +22,8 @@ def test_the_laws_of_editors(tiny: Backbone, tiny_folder: Path) -> None:
 
 def test_the_background_is_the_pictures_own_to_the_last_bit(tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
-    latents = laws.edit(EDITOR, tiny, sources, laws.MASKS, laws.OWNER).latents
-    x0 = sources.posterior.mean[laws.OWNER]
+    latents = laws.sample(EDITOR, tiny, sources, laws.MASKS, laws.OWNER).latents
+    x0 = sources.encoded.mean[laws.OWNER]
     outside = ~laws.MASKS[:, None].expand_as(x0)
     assert torch.equal(latents[outside], x0[outside])
     assert not torch.isclose(latents[~outside], x0[~outside], atol=0.1).all()
@@ -33,7 +33,7 @@ def test_the_strength_is_the_share_of_the_schedule_that_is_inverted(tiny: Backbo
     sources = laws.two_samples(tiny)
     inverted = EDITOR.invert(tiny, sources)
     assert inverted.timesteps == [601, 401, 201, 1]
-    assert torch.equal(inverted.x[-1], sources.posterior.mean)
+    assert torch.equal(inverted.x[-1], sources.encoded.mean)
     assert (inverted.nfe == 4).all()
 
 
@@ -44,23 +44,23 @@ def test_as_in_diffusers_the_posterior_is_drawn_from_and_the_source_comes_back_l
     editor = replace(EDITOR, compat="reference")
     inverted = editor.invert(tiny, sources)
     draw = torch.randn(4, 16, 16, generator=torch.Generator().manual_seed(8128))
-    x0 = sources.posterior.mean + sources.posterior.std * draw
+    x0 = sources.encoded.mean + sources.encoded.std * draw
     assert torch.equal(inverted.x[-1], x0)
-    latents = editor.edit(tiny, sources, inverted, laws.MASKS, laws.OWNER).latents
+    latents = editor.sample(tiny, sources, inverted, laws.MASKS, laws.OWNER).latents
     outside = ~laws.MASKS[:, None].expand_as(latents)
     assert torch.equal(latents[outside], inverted.x[-2][laws.OWNER][outside])
 
 
 def test_without_guidance_the_source_prompt_leads_closer_back(tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
-    same = replace(sources, target_prompts=sources.source_prompts)
+    same = laws.changed(sources, target_prompt=sources.source_prompts)
     everywhere, owner = laws.EVERYTHING.expand(2, -1, -1), torch.tensor([0, 1])
     unguided, guided = (
         (
-            laws.edit(
+            laws.sample(
                 DiffEdit(steps=20, strength=0.3, guidance=guidance), tiny, same, everywhere, owner
             ).latents
-            - sources.posterior.mean
+            - sources.encoded.mean
         )
         .square()
         .mean()

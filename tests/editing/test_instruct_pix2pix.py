@@ -17,8 +17,11 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.loading import load_backbone
+from piebench_masks.editing.editor import paint
 from piebench_masks.editing.instruct_pix2pix import InstructPix2Pix
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import part_identity
 from piebench_masks.training.model import MAX_TOKENS, write_tokenizers
 
 STEPS = 3
@@ -78,20 +81,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def editor(folder: Path) -> InstructPix2Pix:
-    return InstructPix2Pix(id=str(folder), steps=STEPS)
+    return InstructPix2Pix(id=str(folder), rows=3, steps=STEPS)
 
 
 def test_neither_other_edits_nor_the_size_of_blocks_change_anything(
     editor: InstructPix2Pix, tiny: Backbone, tiny_folder: Path
 ) -> None:
     sources = laws.two_samples(tiny)
-    together = laws.edit(
-        replace(editor), Backbone.from_folder(tiny_folder, rows=9), sources, laws.MASKS, laws.OWNER
+    together = laws.sample(
+        replace(editor, rows=9), load_backbone(tiny_folder), sources, laws.MASKS, laws.OWNER
     )
     assert together.latents.shape == (4, 4, 8, 8)
     for mask, owner, latents in zip(laws.MASKS, laws.OWNER, together.latents, strict=True):
         own = laws.one_sample(sources, int(owner))
-        alone = laws.edit(editor, tiny, own, mask[None], torch.tensor([0]))
+        alone = laws.sample(editor, tiny, own, mask[None], torch.tensor([0]))
         torch.testing.assert_close(alone.latents[0], latents, atol=1e-4, rtol=1e-4)
 
 
@@ -99,10 +102,10 @@ def test_a_mask_changes_the_edit_and_an_instruction_does(
     editor: InstructPix2Pix, tiny: Backbone
 ) -> None:
     sources = laws.two_samples(tiny)
-    other = replace(sources, instructions=["big", "square"])
+    other = laws.changed(sources, instruction=["big", "square"])
     masks = torch.stack([laws.EVERYTHING, laws.LEFT])
     first, second = (
-        laws.edit(editor, tiny, each, masks, torch.tensor([0, 0])).latents
+        laws.sample(editor, tiny, each, masks, torch.tensor([0, 0])).latents
         for each in (sources, other)
     )
     assert not torch.isclose(first[0], first[1], atol=1e-3).all()
@@ -113,10 +116,10 @@ def test_what_has_no_instruction_is_edited_by_its_target_prompt(
     editor: InstructPix2Pix, tiny: Backbone
 ) -> None:
     sources = laws.two_samples(tiny)
-    said = replace(sources, instructions=[" ", "big"], target_prompts=["big", "circle"])
-    found = laws.edit(editor, tiny, said, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
-    told = replace(sources, instructions=["big", "big"])
-    expected = laws.edit(editor, tiny, told, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
+    said = laws.changed(sources, instruction=[" ", "big"], target_prompt=["big", "circle"])
+    found = laws.sample(editor, tiny, said, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
+    told = laws.changed(sources, instruction=["big", "big"])
+    expected = laws.sample(editor, tiny, told, laws.MASKS, torch.tensor([0, 0, 1, 1])).latents
     torch.testing.assert_close(found, expected)
 
 
@@ -133,7 +136,7 @@ def test_before_every_step_but_the_first_the_outside_is_the_noised_source(
     pipeline, _ = editor._loaded(tiny)
     handle = pipeline.unet.register_forward_hook(look)
     masks, owner = laws.LEFT[None], torch.tensor([0])
-    edited = editor.edit(tiny, sources, inverted, masks, owner)
+    edited = editor.sample(tiny, sources, inverted, masks, owner)
     handle.remove()
     assert inverted.nfe.tolist() == [0]
     assert edited.nfe.tolist() == [3 * STEPS] == [sum(map(len, seen))]
@@ -148,9 +151,30 @@ def test_before_every_step_but_the_first_the_outside_is_the_noised_source(
 
 def test_edits_are_pictures_of_the_models_own_vae(editor: InstructPix2Pix, tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
-    edited = laws.edit(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1])
-    assert edited.decoder is not None
-    assert edited.decoder.decode(edited.latents).shape == (1, 64, 64, 3)
+    edited, _ = paint(tiny, editor, sources, laws.MASKS[:1], laws.OWNER[:1])
+    _, model = editor._loaded(tiny)
+    latents = laws.sample(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
+    assert edited.images.shape == (1, 64, 64, 3)
+    assert torch.equal(edited.images, model.decode(latents))
+
+
+def test_its_evaluations_are_counted_with_those_of_the_runs_model(
+    editor: InstructPix2Pix, tiny: Backbone
+) -> None:
+    before = tiny.counts.copy()
+    laws.evaluations_are_counted(editor, tiny)
+    counted = tiny.counts - before
+    assert counted["unet_rows"] == 2 * 3 * STEPS
+    assert counted["vae_encodes"] == 2 + 2 and counted["vae_decodes"] == 2
+
+
+def test_where_its_files_lie_is_not_part_of_its_key(
+    editor: InstructPix2Pix, folder: Path, tmp_path: Path
+) -> None:
+    same = shutil.copytree(folder, tmp_path / "same")
+    moved = replace(editor, id=str(same), cache_dir=str(tmp_path), rows=9)
+    assert part_identity(moved) == part_identity(editor)
+    assert part_identity(replace(editor, steps=2)) != part_identity(editor)
 
 
 def test_the_identity_is_the_content_of_the_model(
@@ -159,8 +183,8 @@ def test_the_identity_is_the_content_of_the_model(
     same, other = (Path(shutil.copytree(folder, tmp_path / name)) for name in ("same", "other"))
     weights = other / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"!")
-    assert replace(editor, id=str(same)).identity == editor.identity
-    assert replace(editor, id=str(other)).identity != editor.identity
+    assert replace(editor, id=str(same)).identity() == editor.identity()
+    assert replace(editor, id=str(other)).identity() != editor.identity()
 
 
 def test_a_model_that_is_not_there(tiny: Backbone, tmp_path: Path) -> None:

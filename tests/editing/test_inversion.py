@@ -9,6 +9,8 @@ import torch
 
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
 from piebench_masks.diffusion.ddim import ddim_step
+from piebench_masks.diffusion.level import Level
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.editing.inversion import (
     Inversion,
     Invert,
@@ -33,7 +35,7 @@ def inverted(
     backbone: Backbone, inversion: Invert, rows: list[int], steps: int = 4, guidance: float = 3.0
 ) -> Inversion:
     sources = laws.two_samples(backbone)
-    x0, source = sources.posterior.mean[rows], backbone.encode_prompts(sources.source_prompts)
+    x0, source = sources.encoded.mean[rows], backbone.encode_prompts(sources.source_prompts)
     return inversion(backbone, x0, source[rows], steps=steps, guidance=guidance)
 
 
@@ -54,7 +56,7 @@ def sampled(
 def test_other_samples_their_order_and_the_size_of_blocks_change_nothing(
     inversion: Invert, tiny_folder: Path
 ) -> None:
-    one, two = (Backbone.from_folder(tiny_folder, dtype=torch.float64, rows=n) for n in (2, 1))
+    one, two = (load_backbone(tiny_folder, dtype=torch.float64, rows=n) for n in (2, 1))
     together = inverted(one, inversion, [0, 1], steps=3)
     for row in (0, 1):
         alone = inverted(two, inversion, [row], steps=3)
@@ -73,16 +75,16 @@ def test_it_ends_at_the_picture_and_counts_what_it_asks_for(
     before = tiny.counts["unet_rows"]
     found = inverted(tiny, inversion, [0, 1])
     assert found.nfe.sum() == tiny.counts["unet_rows"] - before
-    assert torch.equal(found.x[-1], laws.two_samples(tiny).posterior.mean)
-    assert len(found.x) == len(found.alphas) == len(found.timesteps) + 1
+    assert torch.equal(found.x[-1], laws.two_samples(tiny).encoded.mean)
+    assert len(found.x) == len(found.levels) == len(found.timesteps) + 1
     assert len(found.negative) == len(found.timesteps)
 
 
 def test_a_step_of_ddim_is_undone_by_a_step_back(tiny: Backbone) -> None:
-    alpha, alpha_next = torch.tensor(0.3), torch.tensor(0.7)
+    noisy, clean = (Level.of_alpha(0, torch.tensor(alpha)) for alpha in (0.3, 0.7))
     x, eps = torch.randn(2, 2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    there = ddim_step(x, eps, alpha, alpha_next)
-    torch.testing.assert_close(ddim_step(there, eps, alpha_next, alpha), x)
+    there = ddim_step(x, eps, noisy, clean)
+    torch.testing.assert_close(ddim_step(there, eps, clean, noisy), x)
 
 
 def test_more_steps_of_ddim_lead_closer_back_to_the_picture(tiny: Backbone) -> None:
@@ -139,7 +141,7 @@ def test_edit_friendly_noise_leads_from_level_to_level(tiny: Backbone) -> None:
 
 def test_levels_of_edit_friendly_have_noise_of_their_own(tiny: Backbone) -> None:
     found = inverted(tiny, partial(edit_friendly, skip=0), [0, 1])
-    alphas = found.alphas[:-1, None, None, None, None]
+    alphas = torch.stack([level.alpha for level in found.levels[:-1]])[:, None, None, None, None]
     noise = (found.x[:-1] - alphas.sqrt() * found.x[-1]) / (1 - alphas).sqrt()
     correlation = torch.corrcoef(noise[:, 0].flatten(1))
     assert (correlation - torch.eye(4)).abs().max() < 0.2
@@ -147,7 +149,7 @@ def test_levels_of_edit_friendly_have_noise_of_their_own(tiny: Backbone) -> None
 
 
 def _x0(backbone: Backbone) -> torch.Tensor:
-    return laws.two_samples(backbone).posterior.mean
+    return laws.two_samples(backbone).encoded.mean
 
 
 def _source(backbone: Backbone) -> Conditioning:

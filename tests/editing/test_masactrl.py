@@ -26,21 +26,21 @@ def test_the_laws_of_editors(editor: MasaCtrl, tiny: Backbone, tiny_folder: Path
 
 def test_the_source_prompt_has_no_part_in_it(tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
-    other = replace(sources, source_prompts=["a sketch", "sand"])
+    other = laws.changed(sources, source_prompt=["a sketch", "sand"])
     first, second = (
-        laws.edit(EDITORS[1], tiny, each, laws.MASKS, laws.OWNER).latents
+        laws.sample(EDITORS[1], tiny, each, laws.MASKS, laws.OWNER).latents
         for each in (sources, other)
     )
     assert torch.equal(first, second)
 
 
 def test_without_a_target_prompt_the_source_comes_back(tiny: Backbone) -> None:
-    sources = replace(laws.two_samples(tiny), target_prompts=["", ""])
+    sources = laws.changed(laws.two_samples(tiny), target_prompt=["", ""])
     everywhere, owner = laws.EVERYTHING.expand(2, -1, -1), torch.tensor([0, 1])
     editor = replace(EDITORS[0], start_step=0, start_block=0.0)
-    found = laws.edit(editor, tiny, sources, everywhere, owner).latents
+    found = laws.sample(editor, tiny, sources, everywhere, owner).latents
     plain = replace(editor, start_step=3)
-    expected = laws.edit(plain, tiny, sources, everywhere, owner).latents
+    expected = laws.sample(plain, tiny, sources, everywhere, owner).latents
     torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
 
 
@@ -50,7 +50,7 @@ def test_it_starts_at_its_step_and_at_its_share_of_the_blocks(
 ) -> None:
     def edited(**settings: float) -> torch.Tensor:
         editor = replace(EDITORS[1], **settings)
-        return laws.edit(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
+        return laws.sample(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
 
     sources = laws.two_samples(tiny)
     plain = edited(start_step=3, start_block=1.0)

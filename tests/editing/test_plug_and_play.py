@@ -35,17 +35,17 @@ def test_the_source_follows_its_reconstruction_or_its_inversion(tiny: Backbone) 
     for i, timestep in enumerate(sampled.timesteps):
         y, following = sampled.trajectory[i : i + 2]
         eps = tiny.predict_noise(y, torch.full((2,), timestep), source)
-        assert torch.equal(following, ddim_step(y, eps, *sampled.alphas[i : i + 2]))
+        assert torch.equal(following, ddim_step(y, eps, *sampled.levels[i : i + 2]))
     assert (sampled.nfe == 8).all() and (inverted.nfe == 4).all()
 
 
 def test_features_of_the_source_alone_give_its_own_noise(tiny: Backbone) -> None:
     """Where the edit is the source, putting in the source's features changes nothing."""
-    sources = replace(laws.two_samples(tiny), target_prompts=["", ""])
+    sources = laws.changed(laws.two_samples(tiny), target_prompt=["", ""])
     everywhere, owner = laws.EVERYTHING.expand(2, -1, -1), torch.tensor([0, 1])
     editor = PlugAndPlay(ddim, steps=1, guidance=1.0, attention_share=1.0, feature_share=1.0)
     found, expected = (
-        laws.edit(each, tiny, sources, everywhere, owner).latents
+        laws.sample(each, tiny, sources, everywhere, owner).latents
         for each in (editor, replace(editor, attention_share=0.0, feature_share=0.0))
     )
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
@@ -56,7 +56,7 @@ def test_each_share_of_the_steps_counts(tiny: Backbone, share: str) -> None:
     def edited(value: float) -> torch.Tensor:
         editor = replace(EDITORS[1], attention_share=0.0, feature_share=0.0)
         each = replace(editor, **{share: value})
-        return laws.edit(each, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
+        return laws.sample(each, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
 
     sources = laws.two_samples(tiny)
     assert torch.equal(edited(0.5), edited(0.74))  # two of four steps
@@ -67,7 +67,7 @@ def test_each_share_of_the_steps_counts(tiny: Backbone, share: str) -> None:
 def test_the_negative_prompt_leads_away(tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
     first, second = (
-        laws.edit(
+        laws.sample(
             replace(EDITORS[1], negative_prompt=text), tiny, sources, laws.MASKS, laws.OWNER
         ).latents
         for text in ("sketch", "sand")

@@ -5,10 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import laws
 import pytest
 import torch
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.editing.editor import Sources
 from piebench_masks.editing.inversion import (
     ddim,
@@ -41,16 +44,16 @@ PROMPTS = [
 @pytest.fixture(scope="module")
 def single(tiny_folder: Path) -> Backbone:
     """One row at a time, in double precision: untrained models amplify what is rounded."""
-    return Backbone.from_folder(tiny_folder, dtype=torch.float64, rows=1)
+    return load_backbone(tiny_folder, dtype=torch.float64, rows=1)
 
 
 def sources_of(*rows: int) -> Sources:
     x0 = torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(0))[list(rows)]
-    source, target, blended = zip(*(PROMPTS[row] for row in rows), strict=True)
-    nothing = torch.zeros(len(rows), 64, 64, 3, dtype=torch.uint8)
-    return Sources(
-        nothing, Posterior(x0, torch.zeros_like(x0)), source, target, [""] * len(rows), blended
-    )
+    black = torch.zeros(64, 64, 3, dtype=torch.uint8)
+    scenes = [
+        Scene(str(row), black, *PROMPTS[row][:2], blended_words=PROMPTS[row][2]) for row in rows
+    ]
+    return Sources(scenes, Posterior(x0, torch.zeros_like(x0)))
 
 
 def editor(inversion: str, **settings: Any) -> PromptToPrompt:
@@ -64,7 +67,7 @@ def edited(
     masks: torch.Tensor = EVERYTHING[None],
     owner: torch.Tensor = OWNER[:1],
 ) -> torch.Tensor:
-    return p2p.edit(backbone, sources, p2p.invert(backbone, sources), masks, owner).latents
+    return p2p.sample(backbone, sources, p2p.invert(backbone, sources), masks, owner).latents
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_a_batch_is_the_same_as_one_by_one(
     tiny_folder: Path, single: Backbone, inversion: str, settings: dict[str, Any]
 ) -> None:
     p2p = editor(inversion, **settings)
-    padded = Backbone.from_folder(tiny_folder, dtype=torch.float64, rows=3)
+    padded = load_backbone(tiny_folder, dtype=torch.float64, rows=3)
     together = edited(padded, p2p, sources_of(0, 1, 2), MASKS, OWNER)
     assert together.isfinite().all()
     for mask, owner, expected in zip(MASKS, OWNER.tolist(), together, strict=True):
@@ -103,7 +106,7 @@ def test_between_equal_prompts_the_sources_attention_changes_nothing(
     single: Backbone, alignment: Any
 ) -> None:
     sources = sources_of(0, 2)
-    sources = replace(sources, target_prompts=sources.source_prompts)
+    sources = laws.changed(sources, target_prompt=sources.source_prompts)
     p2p = editor("ddim", alignment=alignment, cross_replace=1.0, reweight=1.0)
     masks, owner = EVERYTHING.expand(2, -1, -1), OWNER[:2]
     steered = edited(single, p2p, sources, masks, owner)
@@ -140,7 +143,7 @@ def test_replace_and_refine_differ_where_a_word_is_new(single: Backbone) -> None
 def test_outside_the_blended_words_the_edit_is_its_source(single: Backbone) -> None:
     """With a threshold that nothing but the largest attention exceeds, only some places differ."""
     p2p, sources = editor("direct", blend_threshold=0.98), sources_of(0)
-    x0 = sources.posterior.mean
+    x0 = sources.encoded.mean
     kept = (edited(single, p2p, sources) == x0).all(dim=1)
     assert 0 < kept.sum() < kept.numel()
     free = (edited(single, replace(p2p, blend_threshold=None), sources) == x0).all(dim=1)
@@ -150,8 +153,8 @@ def test_outside_the_blended_words_the_edit_is_its_source(single: Backbone) -> N
 def test_without_a_word_to_blend_everything_may_differ_except_in_the_published_code(
     single: Backbone,
 ) -> None:
-    p2p, sources = editor("direct"), replace(sources_of(0), blended_words=["sand sketch"])
-    x0 = sources.posterior.mean
+    p2p, sources = editor("direct"), laws.changed(sources_of(0), blended_words=["sand sketch"])
+    x0 = sources.encoded.mean
     assert not (edited(single, p2p, sources) == x0).all(dim=1).any()
     assert torch.equal(edited(single, replace(p2p, compat="reference"), sources), x0)
 

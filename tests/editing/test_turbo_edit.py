@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Sampled, Sources
 from piebench_masks.editing.turbo_edit import TurboEdit, edited, invert
 from piebench_masks.errors import BenchmarkError
 
@@ -35,17 +36,15 @@ def turbo_edit(
     masks: torch.Tensor,
     owner: torch.Tensor,
     steps: int,
-) -> tuple[torch.Tensor, Edited]:
+) -> tuple[torch.Tensor, Sampled]:
     """U-Net evaluations of these rows' inversion, and their edits."""
     editor = TurboEdit(steps=steps)  # type: ignore[arg-type]
     source, target = ([texts[row] for row in rows] for texts in PROMPTS)
-    latents = x0[rows]
-    images = torch.zeros(len(rows), 64, 64, 3, dtype=torch.uint8)
-    nothing = [""] * len(rows)
-    posterior = Posterior(latents, torch.zeros_like(latents))
-    sources = Sources(images, posterior, source, target, nothing, nothing)
+    latents, black = x0[rows], torch.zeros(64, 64, 3, dtype=torch.uint8)
+    scenes = [Scene("", black, *texts) for texts in zip(source, target, strict=True)]
+    sources = Sources(scenes, Posterior(latents, torch.zeros_like(latents)))
     inverted = editor.invert(backbone, sources)
-    return inverted.nfe, editor.edit(backbone, sources, inverted, masks, owner)
+    return inverted.nfe, editor.sample(backbone, sources, inverted, masks, owner)
 
 
 @pytest.mark.parametrize("steps", [3, 4])

@@ -2,16 +2,27 @@
 
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from executors.conftest import Compute, Tables
+import torch
+from executors.conftest import SMALL, Compute, Tables
 from executors.processes import kill, until, workers
 from executors.stopping import stopped
+from hydra import compose as composed
+from hydra import initialize_config_dir
 
+from piebench_masks.cli import CONF
+from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.executors import local
+from piebench_masks.run import Run
+from piebench_masks.stages.stage import Failure, Work
 
 TWO = "devices=[cpu,cpu]"
 
@@ -49,6 +60,40 @@ def test_what_a_worker_cannot_load_is_the_runs_error(compute: Compute, tmp_path:
     with pytest.raises(BenchmarkError, match=str(model)):
         compute(TWO, f"model.id={model}")
     assert not workers()
+
+
+def test_few_batches_need_no_workers_where_nobody_asked_for_them(
+    compute: Compute, tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    starts: list[tuple[object, ...]] = []
+    start = local._Process
+    monkeypatch.setattr(local, "_Process", lambda *with_: starts.append(with_) or start(*with_))
+    threads = torch.get_num_threads()
+    compute("devices=auto", "batch_size=2")
+    assert not starts and torch.get_num_threads() == threads
+    assert compute("devices=auto") == tables
+    assert len(starts) == 2
+
+
+def test_workers_get_the_identities_that_the_main_process_has_computed(data: Path) -> None:
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = composed("config", [*SMALL, f"dataset.root={data}"])
+    run = Run(cfg)
+    batches: Any = [[Work(SimpleNamespace(id="s"), (1,))]]
+    with local.on_this_machine(run, identities_of, ["cpu"]) as executor:
+        run.identities["model"] = {"unet": "abc"}  # at the start of the first stage, not before
+        [outcome] = executor(SimpleNamespace(name="identities"), batches)
+    assert [failure.reason for failure in outcome.failures] == ["{'model': {'unet': 'abc'}}"]
+
+
+def identities_of(name: str, run: Run, samples: Sequence[Sample]) -> Any:
+    """A stage that answers with its run's identities, as failures do without files."""
+    told = [Failure(name, "s", "1", str(run.identities))]
+    stage: Any = SimpleNamespace(name=name, prepare=int, load=len)
+    stage.compute, stage.store = (lambda batch, loaded: None), (lambda batch, computed: told)
+    return stage
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,11 @@
 """How batches are shared out, with workers that are threads and die at every turn."""
 
+import logging
+import pickle
 import random
 import sys
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +18,13 @@ from executors.conftest import Compute
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.ray import _Origin, _run_like
-from piebench_masks.executors.workers import Answer, Message, WorkerDiedError, shared_out
+from piebench_masks.executors.workers import (
+    Answer,
+    Message,
+    WorkerDiedError,
+    serve,
+    shared_out,
+)
 from piebench_masks.runner import Outcome
 
 DEAD = "died"
@@ -51,6 +61,14 @@ class Frail:
 
     def stop(self) -> None:
         self.had.clear()
+
+
+class Chatty(Frail):
+    """Logs something before each of its answers."""
+
+    def _flush(self, kept: int) -> None:
+        self.answers.put(logging.makeLogRecord({"name": "a.method", "msg": "slow", "levelno": 30}))
+        super()._flush(kept)
 
 
 def wait(workers: Sequence[Frail]) -> list[Frail]:
@@ -92,6 +110,73 @@ def test_no_batch_is_lost_or_counted_twice() -> None:
 def test_a_batch_that_kills_every_worker_ends_the_run_and_is_named() -> None:
     with pytest.raises(BenchmarkError, match="Workers died 4 times over sample s3"):
         list(outcomes(8, 2, lambda batch: batch[0].number == 3))
+
+
+def test_no_more_workers_are_started_than_there_are_batches() -> None:
+    started: list[Frail] = []
+
+    def start() -> Frail:
+        started.append(Frail(lambda batch: False))
+        return started[-1]
+
+    stage: Any = SimpleNamespace(name="masks")
+    with shared_out(lambda: [start] * 4, wait) as executor:
+        for count, workers in ((0, 0), (1, 1), (3, 3), (1, 3), (9, 4)):
+            assert len(list(executor(stage, numbered(count)))) == count
+            assert len(started) == workers
+
+
+def test_what_a_worker_logs_is_logged_here(caplog: pytest.LogCaptureFixture) -> None:
+    stage: Any = SimpleNamespace(name="masks")
+    with shared_out(lambda: [partial(Chatty, lambda batch: False)], wait) as executor:
+        assert len(list(executor(stage, numbered(3)))) == 3
+    assert {(record.name, record.message) for record in caplog.records} == {("a.method", "slow")}
+
+
+def served(stage: Any, *messages: Any) -> list[Any]:
+    """Answers of a worker in this thread, whose logging is put back."""
+    root, inbox, answers = logging.getLogger(), Queue[Any](), list[Any]()
+    before = root.handlers[:], root.level
+    for message in (*messages, None):
+        inbox.put(message)
+    run: Any = SimpleNamespace(counts=Counter)
+
+    def stage_of(name: str, run: Any, samples: Any) -> Any:
+        if name == "over":
+            raise BenchmarkError("over")
+        return stage
+
+    inbox.put("over")
+    try:
+        serve(lambda: run, stage_of, inbox, answers.append)
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:], root.level = before
+    return answers
+
+
+def test_warnings_and_log_of_a_worker_are_sent_and_survive_the_way() -> None:
+    def compute(batch: Any, loaded: Any) -> None:
+        warnings.warn("of a user's method", stacklevel=1)
+        logging.getLogger("piebench_masks.x").warning("%s is damaged", Path("a"))
+
+    stage = SimpleNamespace(
+        name="masks", prepare=lambda: None, load=lambda batch: None, compute=compute
+    )
+    stage.store = lambda batch, computed: []
+    batch = [SimpleNamespace(sample=SimpleNamespace(id="s"), todo=(1,))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        answers = served(stage, "masks", batch)
+    records = [answer for answer in answers if isinstance(answer, logging.LogRecord)]
+    assert "UserWarning: of a user's method" in records[0].getMessage()
+    assert records[1].getMessage() == "a is damaged"
+    assert [pickle.loads(pickle.dumps(record)).name for record in records] == [
+        "py.warnings",
+        "piebench_masks.x",
+    ]
+    kinds = [type(answer) for answer in answers if answer not in records]
+    assert kinds == [type(None), Outcome, BenchmarkError]
 
 
 def test_an_actor_that_does_not_see_a_folder_names_it_and_its_node(tmp_path: Path) -> None:

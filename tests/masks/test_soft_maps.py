@@ -123,7 +123,7 @@ def test_the_noise_is_the_stream_of_the_precision_asked_for(
     noise = torch.randn(1, 4, 16, 16, generator=generator, dtype=noise_dtype).float()
     timestep = start_timestep(0.5)
     eps = tiny.predict_noise(
-        add_noise(posterior.mean[[0, 0]], noise, tiny.alphas_cumprod[timestep]),
+        add_noise(posterior.mean[[0, 0]], noise, tiny.level(timestep)),
         torch.full((2,), timestep),
         tiny.encode_prompts(PAIRS[0]),
     )

@@ -50,7 +50,7 @@ def test_prompts_are_read_once_for_all_variants(
     random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
 ) -> None:
     seen: list[int] = []
-    hook = random_clip.model.ln_final.register_forward_hook(lambda *given: seen.append(1))
+    hook = random_clip.network.ln_final.register_forward_hook(lambda *given: seen.append(1))
     random_clip(*noisy)
     hook.remove()
     assert len(seen) == 2
@@ -69,11 +69,11 @@ def test_without_a_part_to_edit_there_is_no_score_of_it(
 
 def test_a_missing_folder_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"(?s)model of 'clip'.*nowhere.*what to do: connect"):
-        Clip(model=f"local-dir:{tmp_path / 'nowhere'}", pretrained=None)
+        Clip(model=f"local-dir:{tmp_path / 'nowhere'}", pretrained=None).load()
 
 
 def test_a_folder_without_weights_is_not_filled_with_noise(tmp_path: Path) -> None:
     config = {"embed_dim": 8, "vision_cfg": {"layers": 1}, "text_cfg": {"layers": 1}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     with pytest.raises(WeightsError, match="pretrained weights"):
-        Clip(model=f"local-dir:{tmp_path}", pretrained=None)
+        Clip(model=f"local-dir:{tmp_path}", pretrained=None).load()

@@ -42,7 +42,7 @@ def test_it_is_the_packages_distance_of_the_masked_images(
             for images in (case.source[None], edited)
         )
         with torch.no_grad():
-            wanted = metric.model(one, two).flatten()
+            wanted = metric.network(one, two).flatten()
         found = metric(case, edited)[f"lpips_other{suffix}"]
         np.testing.assert_allclose(found, wanted, rtol=1e-4)
 
@@ -60,7 +60,7 @@ def test_the_source_is_encoded_once_for_all_variants(
 ) -> None:
     metric = Lpips(backbone=random_backbone, rows=15)
     seen: list[int] = []
-    metric.model.net.register_forward_hook(lambda net, given, out: seen.append(len(given[0])))
+    metric.network.net.register_forward_hook(lambda net, given, out: seen.append(len(given[0])))
     metric(*noisy)
     assert seen == [3, 15]  # the source's three parts, then five variants of each
 
@@ -78,13 +78,13 @@ def test_a_part_without_pixels_has_no_score(
 def test_a_missing_backbone_is_one_clear_error(tmp_path: Path) -> None:
     missing = tmp_path / "nowhere.safetensors"
     with pytest.raises(WeightsError, match=r"(?s)backbone of 'lpips'.*nowhere.*what to do:"):
-        Lpips(backbone=missing)
+        Lpips(backbone=missing).load()
 
 
 def test_a_backbone_with_missing_layers_is_refused(tmp_path: Path, random_backbone: Path) -> None:
     save_file({"features.0.weight": torch.zeros(64, 3, 3, 3)}, tmp_path / "part.safetensors")
     with pytest.raises(WeightsError, match="Missing key"):
-        Lpips(backbone=tmp_path / "part.safetensors")
+        Lpips(backbone=tmp_path / "part.safetensors").load()
 
 
 def test_every_layer_of_the_file_is_loaded(random_backbone: Path) -> None:

@@ -84,5 +84,5 @@ def test_training_writes_scorers_that_load(tmp_path: Path) -> None:
     recipe = {"device": "cpu", "steps": 2, "batch": 4, "learning_rate": 1e-3}
     train_clip(tmp_path / "clip", tmp_path / "work", **recipe)
     train_squeezenet(tmp_path / "lpips", tmp_path / "work", **recipe)
-    Clip(model=f"local-dir:{tmp_path / 'clip'}", pretrained=None)
-    Lpips(backbone=tmp_path / "lpips" / WEIGHTS, weighted=False)
+    Clip(model=f"local-dir:{tmp_path / 'clip'}", pretrained=None).load()
+    Lpips(backbone=tmp_path / "lpips" / WEIGHTS, weighted=False).load()

@@ -36,7 +36,7 @@ def slow_distance(metric: Structure, one: np.ndarray, two: np.ndarray, divisor: 
     prepare = Compose(
         [Resize(224, max_size=480), Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
     )
-    model = deepcopy(metric.model).double()
+    model = deepcopy(metric.network).double()
     last = next(m for n, m in model.named_modules() if n.endswith(("layers.1", "layer.1")))
     key = next(m for n, m in last.named_modules() if n.endswith(("k_proj", "key")))
     similarities = []
@@ -95,4 +95,4 @@ def test_a_part_without_pixels_has_no_score(vit: Path, noisy: tuple[EditCase, np
 
 def test_missing_weights_are_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"(?s)DINO model.*empty.*what to do: connect"):
-        Structure(model=str(tmp_path / "empty"))
+        Structure(model=str(tmp_path / "empty")).load()

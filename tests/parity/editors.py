@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,9 +20,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.attention import Layer, Projections
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
 from piebench_masks.diffusion.ddim import ddim_step
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.editing.alignment import Bounds, cross_schedule, refine, replace
 from piebench_masks.editing.branches import sample_edits
 from piebench_masks.editing.editor import Sources
@@ -67,7 +69,7 @@ class EditorGoldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.from_folder(self.models / "sd1_random", variant="fp16", rows=1, vae_rows=1)
+        return load_backbone(self.models / "sd1_random", variant="fp16", rows=1, vae_rows=1)
 
 
 @dataclass(frozen=True)
@@ -119,14 +121,9 @@ class EditorCase:
     @cached_property
     def sources(self) -> Sources:
         source, target = self.prompts
-        return Sources(
-            self.image,
-            Posterior(self.x0, torch.zeros_like(self.x0)),
-            [source],
-            [target],
-            [""],
-            [" ".join(self.facts["blend_words"])],
-        )
+        blended = " ".join(self.facts["blend_words"])
+        scene = Scene(self.key, self.image[0], source, target, blended_words=blended)
+        return Sources([scene], Posterior(self.x0, torch.zeros_like(self.x0)))
 
     @cache  # noqa: B019
     def inverted(self, invert: Callable[..., Inversion]) -> Inversion:
@@ -180,7 +177,7 @@ def inversions(case: EditorCase) -> Iterator[Check]:
         step = STEPS - 1 - i
         noise, variance = case.edit_friendly.noise, case.edit_friendly.variance
         assert noise is not None and variance is not None
-        error = furthest(noise[step][0] / variance[step].sqrt(), expected)
+        error = furthest(noise[step][0] / variance[step] ** 0.5, expected)
         yield Check("edit-friendly noise maps", f"{case.key} {method}/zs {i}", error, LATENT)
 
 
@@ -188,7 +185,7 @@ def direct_offsets(case: EditorCase) -> Iterator[Check]:
     """What PnP Inversion adds to its source branch: x minus the guided step, from stored x."""
     known = dict(case.stored("p2p/x_stars"))
     timesteps = case.arrays.get("p2p/timesteps", torch.empty(0, dtype=torch.long)).tolist()
-    alphas = case.backbone.alphas_cumprod[[*timesteps, 0]]
+    levels = [case.backbone.level(timestep) for timestep in (*timesteps, 0)]
     offsets = case.stored(
         "directinversion+p2p/noise_loss_src", "directinversion+p2p/noise_loss_index"
     )
@@ -202,7 +199,7 @@ def direct_offsets(case: EditorCase) -> Iterator[Check]:
             case.backbone.predict_noise(x[None], t, text) for text in case.conditioning[:2]
         )
         guided = away + GUIDANCE * (toward - away)
-        error = furthest(below - ddim_step(x, guided[0], alphas[i], alphas[i + 1]), expected)
+        error = furthest(below - ddim_step(x, guided[0], levels[i], levels[i + 1]), expected)
         yield Check("direct inversion's offsets", f"{case.key} noise_loss {i}", error, NOISE_LOSS)
 
 
@@ -290,7 +287,7 @@ def local_blends(case: EditorCase) -> Iterator[Check]:
                 for block, layer in enumerate(layers):
                     maps = (4 * layer.flatten(2).transpose(1, 2)).softmax(-1)
                     rows = maps[2 * side : 2 * side + 2][None]
-                    control.attend(Layer("up", block, is_cross=True), Synthetic(rows))
+                    control.attend(Layer(block, "cross", 16, "up"), Synthetic(rows))
             blended = steering.blend(last, x[:1], x[1:])
             name = f"localblend/case{number}/{what}"
             found = torch.cat([steering.source_maps, steering.edit_maps]) / len(layers)
@@ -339,9 +336,11 @@ def controllers(case: EditorCase) -> Iterator[Check]:
                         (3 * torch.randn(8 - 4 * is_ef, 64, length, generator=g)).softmax(-1)
                         for length in (77, 64)
                     )
-                for what, values, shown in (("cross", x, 24), ("self", y, 16)):
+                kinds: tuple[tuple[Literal["cross", "self"], Tensor, int], ...]
+                kinds = ("cross", x, 24), ("self", y, 16)
+                for what, values, shown in kinds:
                     rows = values[-4:].unflatten(0, (2, 2))
-                    layer = Layer("up", 0, is_cross=what == "cross")
+                    layer = Layer(0, what, 8, "up")
                     expected = case.arrays[f"{name}/{what}"][step, -2:]
                     source = steering.source(step)
                     source.select(ONE)
@@ -401,7 +400,7 @@ def p2p_trajectory(
     """A method's first steps, against all that is stored of them."""
     editor = prompt_to_prompt(case, method)
     whole = steps >= len(inverted.timesteps)
-    inverted = dataclasses.replace(inverted, timesteps=inverted.timesteps[:steps])
+    inverted = dataclasses.replace(inverted, levels=inverted.levels[: steps + 1])
     traced = Traced(editor.steering(editor.plans(case.backbone, case.sources), ONE, 16, 64 * 64))
     sample_edits(
         case.backbone,

@@ -70,7 +70,7 @@ def masactrl(case: EditorCase) -> Iterator[Check]:
         inverted = masactrl_inversion(case)
         if inversion is direct:
             inverted = replace(inverted, trajectory=inverted.x)
-        edited = MASACTRL.edit(case.backbone, case.sources, inverted, EVERYWHERE, ONE)
+        edited = MASACTRL.sample(case.backbone, case.sources, inverted, EVERYWHERE, ONE)
         # ddim has the source's row before the edit's.
         expected = case.arrays[name][-1]
         yield from _final("MasaCtrl", f"{case.key} {name}", edited.latents[0], expected)
@@ -91,7 +91,7 @@ def plug_and_play(case: EditorCase) -> Iterator[Check]:
         assert inverted.trajectory is not None
         late = torch.cat([inverted.trajectory[1:], inverted.trajectory[-1:]])
         inverted = replace(inverted, trajectory=late if label == "ddim" else inverted.x)
-        edited = PLUG_AND_PLAY.edit(case.backbone, case.sources, inverted, EVERYWHERE, ONE)
+        edited = PLUG_AND_PLAY.sample(case.backbone, case.sources, inverted, EVERYWHERE, ONE)
         expected = case.arrays[name]
         yield from _final("Plug-and-Play", f"{case.key} {name}", edited.latents[0], expected)
 
@@ -101,14 +101,14 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
     if "diffedit/mask_t" not in case.arrays:
         return
     timestep = int(case.arrays["diffedit/mask_t"])
-    alpha = case.backbone.alphas_cumprod[timestep]
+    level = case.backbone.level(timestep)
     for name in sorted(case.arrays):
         if not (found := re.fullmatch(r"diffedit/raw/(n(\d+)/seed(\d+))", name)):
             continue
         label, count, seed = found[1], int(found[2]), int(found[3])
         generator = torch.Generator().manual_seed(seed)
         draws, noise = (torch.randn(count, 4, 64, 64, generator=generator) for _ in range(2))
-        z = add_noise(case.x0 + case.posterior.std * draws, noise, alpha)
+        z = add_noise(case.x0 + case.posterior.std * draws, noise, level)
         whose = "our"
         if (stored := f"diffedit/unet_in/{label}") in case.arrays:
             error = furthest(z, case.arrays[stored])
@@ -145,7 +145,7 @@ def diffedit(case: EditorCase) -> Iterator[Check]:
             steps = len(inverted.timesteps)
             inverted = replace(inverted, negative=[case.conditioning[1]] * steps)
         mask = _mask(case, "diffedit/mask/n10/seed0/ratio3")[None]
-        edited = DIFFEDIT_EDITOR.edit(case.backbone, sources, inverted, mask, ONE)
+        edited = DIFFEDIT_EDITOR.sample(case.backbone, sources, inverted, mask, ONE)
         expected = case.arrays[name]
         yield from _final("DiffEdit", f"{case.key} {name}", edited.latents[0], expected)
 

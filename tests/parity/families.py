@@ -21,7 +21,7 @@ from torch import Tensor
 from piebench_masks.data.pie_bench import load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.diffusion.attention import AttentionRecorder
-from piebench_masks.diffusion.backbone import Conditioning
+from piebench_masks.diffusion.backbone import Ablation, Conditioning
 from piebench_masks.diffusion.ddpm import add_noise
 from piebench_masks.diffusion.prompt_diff import token_weights
 from piebench_masks.editing.turbo_edit import TIMESTEPS, edited, invert
@@ -103,12 +103,12 @@ def annotations(pair: Pair) -> Iterator[Check]:
 def networks(pair: Pair) -> Iterator[Check]:
     """The parts of the model one by one: text encoders, VAE, U-Net, its attention layers."""
     backbone, arrays = pair.backbone, pair.arrays
-    rows: dict[str, tuple[list[str], list[tuple[int, ...]]]]
-    rows = {"noise_based": (list(pair.prompts), [(), ()])}
+    nothing = Ablation()
+    rows = {"noise_based": (list(pair.prompts), [nothing, nothing])}
     if pair.diff is not None:
         probe = pair.prompts[pair.diff.probe == "target"]
-        rows["attn_based"] = [probe], [()]
-        rows["ours"] = [probe, probe], [(), pair.diff.ablated]
+        rows["attn_based"] = [probe], [nothing]
+        rows["ours"] = [probe, probe], [nothing, Ablation(ids=frozenset(pair.diff.ablated))]
     texts = {name: backbone.encode_prompts(*row) for name, row in rows.items()}
     for name, text in texts.items():
         for part, values in (("prompt_embeds", text.hidden), ("pooled", text.pooled)):
@@ -124,7 +124,7 @@ def networks(pair: Pair) -> Iterator[Check]:
         return
     z = arrays["internal/noise_based/unet_in"]
     noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(8128))
-    noised = add_noise(pair.posterior.mean, noise, backbone.alphas_cumprod[499])
+    noised = add_noise(pair.posterior.mean, noise, backbone.level(499))
     yield Check("noised latents", "unet_in", furthest(noised, z), NOISE)
     if "internal/noise_based/noise_pred" in arrays:
         two = z.expand(2, -1, -1, -1), torch.tensor([499, 499])
@@ -409,7 +409,8 @@ FAMILIES: tuple[Callable[[Pair], Iterator[Check]], ...] = (
 def official_scores(root: Path, weights: Path) -> Iterator[Check]:
     """Published edits under PIE-Bench's official evaluator (``official_metrics.json``)."""
     expected = json.loads((root / "official_metrics.json").read_text())
-    samples, rejections = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+    parsed = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+    samples, rejections = parsed.samples, parsed.rejections
     known = {sample.id: sample for sample in samples}
     backbone = weights / "squeezenet1_1_features.safetensors"
     metrics = [Pixel(rows=3), Lpips(backbone=backbone, rows=3)]

@@ -25,6 +25,7 @@ from piebench_masks.data.pie_bench import load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import PromptDiff, PromptError, prompt_diff
 from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
@@ -61,7 +62,7 @@ class Goldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return Backbone.from_folder(self.models / "sdxl_random", variant="fp16", rows=3, vae_rows=1)
+        return load_backbone(self.models / "sdxl_random", variant="fp16", rows=3, vae_rows=1)
 
     @cached_property
     def tokenizers(self) -> tuple[Tokenize, Tokenize]:
@@ -72,8 +73,8 @@ class Goldens:
         root = self.folder / "inputs" / "pie"
         if not root.exists():
             return {}
-        samples, _ = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
-        return {sample.id: sample for sample in samples}
+        parsed = load_pie_bench(root, mask_size=512, border=1, on_error="skip")
+        return {sample.id: sample for sample in parsed.samples}
 
     @cached_property
     def metrics(self) -> list[Metric]:
@@ -81,6 +82,7 @@ class Goldens:
         with TemporaryDirectory() as folder:
             to_open_clip(self.models / "clip_random", Path(folder))
             clip = Clip(model=f"local-dir:{folder}", pretrained=None, rows=4)
+            clip.load()  # while the folder is there
         backbone = self.models / "squeezenet_random_features.safetensors"
         return [clip, Lpips(backbone=backbone, rows=4), Pixel(rows=4)]
 

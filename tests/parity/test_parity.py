@@ -69,7 +69,7 @@ def test_the_official_evaluators_scores_of_published_edits(shared: Path) -> None
 def test_schedule(goldens: Goldens, shared: Path) -> None:
     schedule = json.loads((shared / "goldens" / "schedule.json").read_text())
     for timestep, alpha in schedule["alphas_cumprod"].items():
-        assert goldens.backbone.alphas_cumprod[int(timestep)].item() == alpha
+        assert goldens.backbone.level(int(timestep)).alpha.item() == alpha
     assert trailing_timesteps(4) == schedule["ddpm_4"]["timesteps"]
     assert trailing_timesteps(5) == schedule["ddpm_5"]["timesteps"]
     for strength, timestep in schedule["mask_timesteps (strength -> t)"].items():

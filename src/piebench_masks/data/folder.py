@@ -8,12 +8,13 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from piebench_masks.data.pie_bench import DataError, Rejection, check_entries
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.entries import check_entries
+from piebench_masks.data.parsed import DataError, Parsed, Rejection
+from piebench_masks.data.pie_bench import BY_ID, EDIT_TYPES
 from piebench_masks.data.ti2i import ABSENT
 
 FIELDS = {
@@ -32,16 +33,21 @@ def load_folder(
     root: Path,
     *,
     prompts: str = "prompts.csv",
+    edit_types: Sequence[str] | None = None,
     on_error: Literal["raise", "skip"],
     progress: Callable[[], object] | None = None,
-) -> tuple[list[Sample], list[Rejection]]:
+) -> Parsed:
     """A sample for every line of ``root/prompts``, and the rejected lines.
 
     A list ending in .jsonl holds an object a line, any other is CSV with a header; the columns are
     those of ``FIELDS``. Paths are relative to ``root``; images may have any size, a mask is white
     where to edit and as large as its image. Unless given, an id is the image's name, with the
-    line's number where several lines share it, and the edit type is 0 (random). Raises
-    ``DataError`` as ``load_pie_bench`` does.
+    line's number where several lines share it.
+
+    An edit type is any text. edit_types: the types in the order of the tables, one of which every
+    line names; None: they stand in the order of their first line, a line without one is of the type
+    Random, and where all that are given are numbers, these are PIE-Bench's ids, 0 to 9.
+    Raises ``DataError`` as ``load_pie_bench`` does.
     """
     listing = root / prompts
     try:
@@ -56,8 +62,29 @@ def load_folder(
     names = [_name(row) for row in rows]
     times = Counter(names)
     numbered = [n if times[n] == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
-    entries = [_as_pie_bench(name, row) for name, row in zip(numbered, rows, strict=True)]
-    return check_entries(entries, listing, root, on_error=on_error, progress=progress)
+    types = _types(rows, edit_types)
+    absent = dict(ABSENT)
+    if edit_types is not None:
+        del absent["editing_type_id"]
+    elif types is None:
+        absent["editing_type_id"] = EDIT_TYPES[0]
+    entries = [_as_pie_bench(name, row, absent) for name, row in zip(numbered, rows, strict=True)]
+    return check_entries(
+        entries, listing, root, edit_types=types, on_error=on_error, progress=progress
+    )
+
+
+def _types(rows: Sequence[Any], edit_types: Sequence[str] | None) -> Mapping[str, str] | None:
+    """Labels by what lines call them, None where they are what the lines say."""
+    if edit_types is not None:
+        if not isinstance(edit_types, list | tuple):
+            raise DataError(
+                f"edit_types is {edit_types!r}: set dataset.load.edit_types to a list of labels"
+            )
+        return {str(label): str(label) for label in edit_types}
+    given = [str(row["edit_type"]) for row in rows if isinstance(row, dict) and "edit_type" in row]
+    numbers = given and all(text.isascii() and text.isdecimal() for text in given)
+    return BY_ID if numbers else None
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
@@ -91,7 +118,7 @@ def _name(row: Any) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", Path(image).stem) if isinstance(image, str) else "line"
 
 
-def _as_pie_bench(name: str, row: Any) -> tuple[str, Any]:
+def _as_pie_bench(name: str, row: Any, absent: Mapping[str, Any]) -> tuple[str, Any]:
     """(id, entry) of a line; what is wrong with it is found with all other checks."""
     if not isinstance(row, dict):
         return name, row
@@ -99,7 +126,7 @@ def _as_pie_bench(name: str, row: Any) -> tuple[str, Any]:
     if None in row:
         reason = "more cells than the first line: put texts with commas into quotation marks"
         return sample_id, Rejection(sample_id, reason)
-    entry = ABSENT | {FIELDS[c]: value for c, value in row.items() if c in FIELDS}
-    if isinstance(entry["editing_type_id"], int):
-        entry["editing_type_id"] = str(entry["editing_type_id"])
+    entry = {**absent, **{FIELDS[c]: value for c, value in row.items() if c in FIELDS}}
+    if type(number := entry.get("editing_type_id")) is int:
+        entry["editing_type_id"] = str(number)
     return sample_id, tuple(entry.items())

@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from piebench_masks.data.pie_bench import SAMPLE_ID, DataError
-from piebench_masks.data.sample import EDIT_TYPES
+from piebench_masks.data.entries import SAMPLE_ID
+from piebench_masks.data.parsed import DataError
+from piebench_masks.data.pie_bench import BY_ID
 from piebench_masks.data.whole import whole_folder
 
 COLUMNS = ("id", "image", "source_prompt", "target_prompt", "blended_words", "mask")
@@ -28,7 +29,7 @@ def unpack_pie_bench_pp(root: Path, *, source: Path | str) -> None:
     """
     files = sorted(Path(source).glob("[0-9]_*/V1-*.parquet"))
     found = {file.parent.name[0] for file in files}
-    if missing := {str(number) for number in range(len(EDIT_TYPES))} - found:
+    if missing := BY_ID.keys() - found:
         raise DataError(
             f"{source} lacks V1-*.parquet of the configurations {', '.join(sorted(missing))}_*: "
             "download all of the dataset UB-CVML-Group/PIE_Bench_pp there (huggingface-cli "

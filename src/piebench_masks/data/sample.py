@@ -1,21 +1,21 @@
 """What one benchmark item is. Knows no file format and no model."""
 
+import hashlib
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TypedDict
+from functools import cached_property
+from typing import Any, TypedDict
 
-EDIT_TYPES: tuple[str, ...] = (
-    "Random",
-    "Change Object",
-    "Add Object",
-    "Delete Object",
-    "Change Attribute Content",
-    "Change Attribute Pose",
-    "Change Attribute Color",
-    "Change Attribute Material",
-    "Change Background",
-    "Change Style",
+SAMPLE_FIELDS: tuple[str, ...] = (
+    "image",
+    "target_image",
+    "prompts",
+    "instruction",
+    "blended_word",
+    "mask",
 )
-"""Table labels of PIE-Bench's edit types, by ``editing_type_id`` (METHODS.md, section 1)."""
+"""What results can depend on. Prompts are both of them, with the words that are marked in them."""
 
 
 class CocoRLE(TypedDict):
@@ -30,10 +30,12 @@ class CocoRLE(TypedDict):
 class Sample:
     """One image with the edit that is asked for.
 
-    Prompts are without the brackets that mark changed words. ``image_path`` and
-    ``target_image_path`` (the true edited image, where a benchmark has one) are relative to the
-    data set's image folder. ``mask`` is the annotated part to edit, None where there is none.
-    ``digest`` is the sha256 of everything that can change a result: image bytes, texts, mask.
+    Prompts are without the brackets that mark changed words; ``source_marked`` and
+    ``target_marked`` are the words and phrases that stood in brackets, in their order.
+    ``image_path`` and ``target_image_path`` (the true edited image, where a benchmark has one) are
+    relative to the data set's image folder; ``image_digest`` and ``target_digest`` are the sha256
+    of these files' bytes in hex. ``mask`` is the annotated part to edit, None where there is none.
+    ``edit_type`` is one of the data set's labels.
     """
 
     id: str
@@ -41,8 +43,59 @@ class Sample:
     source_prompt: str
     target_prompt: str
     instruction: str
-    edit_type: int
+    edit_type: str
     blended_word: str
     mask: CocoRLE | None
     target_image_path: str | None
-    digest: str
+    image_digest: str
+    target_digest: str | None = None
+    source_marked: tuple[str, ...] = ()
+    target_marked: tuple[str, ...] = ()
+
+    def fingerprint(self, fields: Collection[str]) -> str:
+        """12 hex digits that change when the content of one of these fields does.
+
+        fields: some of ``SAMPLE_FIELDS``, in any order; ValueError for any other. The id and the
+        edit type are no part of it, as no result depends on them.
+        """
+        chosen = frozenset(fields)
+        if chosen not in self._fingerprints:
+            if unknown := chosen - {*SAMPLE_FIELDS}:
+                raise ValueError(
+                    f"{', '.join(sorted(unknown))}: no field of a sample; there are "
+                    f"{', '.join(SAMPLE_FIELDS)}"
+                )
+            content = {name: self._content(name) for name in chosen}
+            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+            self._fingerprints[chosen] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._fingerprints[chosen]
+
+    @cached_property
+    def _fingerprints(self) -> dict[frozenset[str], str]:
+        return {}
+
+    def _content(self, field: str) -> Any:
+        match field:
+            case "image":
+                return self.image_digest
+            case "target_image":
+                return self.target_digest
+            case "prompts":
+                prompts = self.source_prompt, self.target_prompt
+                return [*prompts, self.source_marked, self.target_marked]
+            case _:
+                return getattr(self, field)
+
+
+def item_name(sample: Sample, fields: Collection[str]) -> str:
+    """What a sample's artifacts are called that depend on these of ``SAMPLE_FIELDS``."""
+    return f"{sample.id}-{sample.fingerprint(fields)}"
+
+
+def __getattr__(name: str) -> Any:
+    """PIE-Bench's edit types, until report/ and tracking/ take the order from their rows."""
+    if name == "EDIT_TYPES":
+        from piebench_masks.data import pie_bench
+
+        return pie_bench.EDIT_TYPES
+    raise AttributeError(name)

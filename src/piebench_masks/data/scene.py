@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from typing import Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+from piebench_masks.data.rle import from_coco
+from piebench_masks.data.sample import Sample
 
 Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 """How much of the answer a mask method is given, its leak level: only the picture; both prompts
@@ -67,3 +73,21 @@ class Scene:
             tuple(word for i1, i2, _, _ in changed for word in source[i1:i2]),
             tuple(word for _, _, j1, j2 in changed for word in target[j1:j2]),
         )
+
+
+def scene_of(sample: Sample, image: NDArray[np.uint8] | Tensor) -> Scene:
+    """The scene of a sample and its picture, uint8 [H, W, 3] at the model's size."""
+    pixels = image if isinstance(image, Tensor) else torch.from_numpy(image)
+    if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
+        raise ValueError(f"a picture is uint8 [H, W, 3], not {pixels.dtype} {[*pixels.shape]}")
+    return Scene(
+        id=sample.id,
+        image=pixels.cpu(),
+        source_prompt=sample.source_prompt,
+        target_prompt=sample.target_prompt,
+        source_marked=sample.source_marked,
+        target_marked=sample.target_marked,
+        instruction=sample.instruction,
+        blended_words=sample.blended_word,
+        annotation=None if sample.mask is None else torch.from_numpy(from_coco(sample.mask)),
+    )

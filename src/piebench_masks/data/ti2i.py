@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from piebench_masks.data.pie_bench import Rejection, check_entries, read_mapping
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.entries import check_entries
+from piebench_masks.data.parsed import Parsed
+from piebench_masks.data.pie_bench import BY_ID, read_mapping
 
 ABSENT: dict[str, Any] = {"editing_instruction": "", "editing_type_id": "0", "blended_word": ""}
 """What its entries leave out; type 0 (random) is the one that promises nothing."""
@@ -21,7 +22,7 @@ def load_ti2i(
     image_dir: str = "annotation_images",
     on_error: Literal["raise", "skip"],
     progress: Callable[[], object] | None = None,
-) -> tuple[list[Sample], list[Rejection]]:
+) -> Parsed:
     """The samples of a TI2I mapping file and the rejected entries, as ``load_pie_bench`` has them.
 
     Images may have any size, source prompts may be empty, and paths may start with the
@@ -29,7 +30,9 @@ def load_ti2i(
     """
     mapping, images = root / mapping_file, root / image_dir
     entries = [(name, _as_pie_bench(entry)) for name, entry in read_mapping(mapping, images)]
-    return check_entries(entries, mapping, images, on_error=on_error, progress=progress)
+    return check_entries(
+        entries, mapping, images, edit_types=BY_ID, on_error=on_error, progress=progress
+    )
 
 
 def _as_pie_bench(entry: Any) -> Any:

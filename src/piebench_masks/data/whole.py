@@ -1,22 +1,24 @@
 """A data set's folder that is there completely or not at all. Knows no format."""
 
+import glob
 import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.temporary import sweep, temporary_name
 
 
 @contextmanager
 def whole_folder(root: Path) -> Iterator[Path]:
     """A new folder to write into, which becomes ``root`` when all went well.
 
-    A ``root`` that another process has made meanwhile is left as it is. Raises BenchmarkError where
-    the disk refuses to be written.
+    A ``root`` that another process has made meanwhile is left as it is, and what killed processes
+    left beside it is removed. Raises BenchmarkError where the disk refuses to be written.
     """
-    unfinished = root.with_name(f"{root.name}~{uuid.uuid4().hex}")
+    sweep(root.parent.glob(f"{glob.escape(root.name)}~*"))
+    unfinished = root.with_name(temporary_name(root.name))
     try:
         unfinished.mkdir(parents=True)
         yield unfinished

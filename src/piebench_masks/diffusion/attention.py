@@ -10,16 +10,38 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+Place = Literal["down", "mid", "up"]
+"""On the U-Net's way down, in its middle or on its way up."""
+
 
 @dataclass(frozen=True)
 class Layer:
-    """Where an attention layer is: on the way down, in the middle or on the way up, and in which
-    transformer block, numbered from 0 as they are evaluated. is_cross: it attends to the text.
+    """An attention layer.
+
+    block: its transformer block, numbered from 0 as they are evaluated; kind: cross attends to the
+    text, self to the picture; grid: the side of its queries' grid; place: where it is.
     """
 
-    place: Literal["down", "mid", "up"]
     block: int
-    is_cross: bool
+    kind: Literal["cross", "self"]
+    grid: int
+    place: Place
+
+    @property
+    def is_cross(self) -> bool:
+        return self.kind == "cross"
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A ResNet block, whose residual a control may see.
+
+    block: the number of the first transformer block behind it; grid: its side; place: where it is.
+    """
+
+    block: int
+    grid: int
+    place: Place
 
 
 class Projections:
@@ -64,7 +86,7 @@ class Projections:
 class AttentionControl:
     """May look at every attention layer of one U-Net call and answer in its place.
 
-    ``resnets``: names of ResNet blocks of the U-Net whose residual it wants to see, too.
+    ``resnets``: names of the ResNet blocks whose residual it wants to see, too.
     """
 
     resnets: tuple[str, ...] = ()

@@ -1,11 +1,13 @@
-"""The DDIM formulas (Song et al., arXiv 2010.02502) as functions on tensors.
+"""The DDIM formulas (Song et al., arXiv 2010.02502) as functions on tensors and levels of noise.
 
-No scheduler object and no hidden state: time steps and cumulative alphas are arguments.
+No scheduler object and no hidden state.
 """
 
+import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS
+from piebench_masks.diffusion.level import Level
 
 
 def leading_timesteps(steps: int) -> list[int]:
@@ -15,17 +17,22 @@ def leading_timesteps(steps: int) -> list[int]:
 
 
 def ddim_step(
-    x: Tensor, eps: Tensor, alpha: Tensor, alpha_next: Tensor, variance: Tensor | float = 0.0
+    x: Tensor, eps: Tensor, level: Level, following: Level, variance: float = 0.0
 ) -> Tensor:
-    """x at the level of ``alpha_next``, less noisy or (inversion) noisier: formula (12).
+    """x at the level ``following``, less noisy or (inversion) noisier: formula (12).
 
-    x, eps: [..., 4, h, w] float32; the alphas are cumulative. variance: of the noise that is to be
-    added to the result, which the noise predicted from x makes room for.
+    x, eps: [..., C, h, w] float32. variance: of the noise that is to be added to the result, which
+    the noise predicted from x makes room for. Holds for rectified flows as well.
     """
-    x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-    return alpha_next.sqrt() * x0 + (1 - alpha_next - variance).sqrt() * eps
+    x0 = (x - level.noise * eps) / level.signal
+    noise = following.noise
+    if variance:  # in float32, as the published implementations
+        squared = torch.tensor(noise**2, dtype=torch.float32)
+        noise = (squared - variance).sqrt().item()
+    return following.signal * x0 + noise * eps
 
 
-def ddpm_variance(alpha: Tensor, alpha_next: Tensor) -> Tensor:
-    """Of the step from ``alpha`` to ``alpha_next``, formula (16) with eta 1."""
-    return (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
+def ddpm_variance(level: Level, following: Level) -> float:
+    """Of the step between two variance-preserving levels, formula (16) with eta 1."""
+    alpha, alpha_next = level.alpha, following.alpha
+    return ((1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)).item()

@@ -1,10 +1,11 @@
-"""The DDPM formulas (Ho et al., arXiv 2006.11239) as functions on tensors.
+"""The DDPM formulas (Ho et al., arXiv 2006.11239) as functions on tensors and levels of noise.
 
-No scheduler object and no hidden state: time steps and cumulative alphas are arguments.
+No scheduler object and no hidden state.
 """
 
 from torch import Tensor
 
+from piebench_masks.diffusion.level import Level
 from piebench_masks.errors import BenchmarkError
 
 TRAIN_TIMESTEPS = 1000
@@ -29,19 +30,20 @@ def start_timestep(strength: float, steps: int = 4) -> int:
     return trailing_timesteps(steps)[steps - int(steps * strength)]
 
 
-def add_noise(x0: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    """z_t = sqrt(ᾱ_t) x0 + sqrt(1 - ᾱ_t) n; alpha: ᾱ_t, broadcast against x0 and noise."""
-    return alpha.sqrt() * x0 + (1 - alpha).sqrt() * noise
+def add_noise(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
+    """z = signal x0 + noise n, at that level."""
+    return level.signal * x0 + level.noise * noise
 
 
-def posterior_mean(x: Tensor, eps: Tensor, alpha: Tensor, alpha_previous: Tensor) -> Tensor:
+def posterior_mean(x: Tensor, eps: Tensor, level: Level, previous: Level) -> Tensor:
     """mu of q(x_prev | x_t, x0), formula (7), with x0 predicted from the noise and not clipped.
 
-    x, eps: [..., 4, h, w] float32; alpha: ᾱ at this step, alpha_previous: ᾱ at the next less noisy
-    one, 1 at the end of the schedule; both broadcast against x.
+    x, eps: [..., 4, h, w] float32; level: of x; previous: the next less noisy one, CLEAN at the
+    end of the schedule; both variance-preserving.
     """
+    alpha, alpha_previous = level.alpha, previous.alpha
     step_alpha = alpha / alpha_previous
-    x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+    x0 = (x - level.noise * eps) / level.signal
     x0_weight = alpha_previous.sqrt() * (1 - step_alpha) / (1 - alpha)
     x_weight = step_alpha.sqrt() * (1 - alpha_previous) / (1 - alpha)
     return x0_weight * x0 + x_weight * x

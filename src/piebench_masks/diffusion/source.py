@@ -7,10 +7,30 @@ always local. Knows nothing of what the model is used for.
 import json
 import logging
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
+from piebench_masks.diffusion.pipelines import INDEX, read_index
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.provenance import content_hash
+from piebench_masks.identity import files_identity
+
+UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
+"""Parts of a pipeline that no backbone and no editor looks at."""
+DESCRIPTIONS = (
+    "config.json",
+    "scheduler_config.json",
+    "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+)
+"""Files of a part that are loaded beside its weights."""
+STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
+"""What a library calls a part's weights."""
 
 
 def packaged(name: str | Path) -> str:
@@ -26,7 +46,8 @@ def resolve_model(
     cache_dir: str | None,
     setting: str = "model",
 ) -> tuple[Path, str]:
-    """Folder and identity of a pipeline: a local folder's content hash, a hub model's commit.
+    """Folder and identity of a pipeline: the content of a local folder's files that are loaded, or
+    a hub model's commit.
 
     A hub model is downloaded on first use (only the files of ``variant``), later runs find it in
     ``cache_dir`` (None: the hub's default cache). setting: where the user set it.
@@ -34,7 +55,7 @@ def resolve_model(
     """
     folder = Path(id).expanduser()
     if folder.is_dir():
-        return folder, content_hash(folder)
+        return folder, files_identity(folder, loaded_files(folder, variant))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", id):
         raise BenchmarkError(
             f"Model folder {id} does not exist. Set {setting}.id to the folder of a diffusers "
@@ -59,21 +80,58 @@ def resolve_model(
     return Path(path), f"{id}@{Path(path).name}"
 
 
+def loaded_files(folder: Path, variant: str | None) -> list[Path]:
+    """The files of a pipeline's folder that ``from_pretrained`` reads with that variant.
+
+    A part that is of neither diffusers nor transformers, and a folder that lists no parts, count
+    with all files that are not hidden. Raises BenchmarkError where the folder is no pipeline's.
+    """
+    index = read_index(folder)
+    libraries = {
+        name: str(entry[0])
+        for name, entry in index.items()
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] and name not in UNUSED
+    }
+    if not any(isinstance(entry, list) for entry in index.values()):
+        return _visible(folder)
+    files = [folder / INDEX]
+    for name, library in libraries.items():
+        part = folder / name
+        if (stem := STEMS.get(library.partition(".")[0])) is None:
+            files += _visible(part)
+        else:
+            files += [part / file for file in DESCRIPTIONS if (part / file).is_file()]
+            files += _weights(part, stem, variant)
+    return files
+
+
+def _weights(part: Path, stem: str, variant: str | None) -> list[Path]:
+    """The weights of a part: of the variant where it has any, in one file or in several."""
+    for infix in [f".{variant}"] * bool(variant) + [""]:
+        files = [part / f"{stem}{infix}.safetensors"]
+        table = part / f"{stem}.safetensors.index{infix}.json"
+        if table.is_file():
+            files += [table, *(part / name for name in _shards(table))]
+        if present := [path for path in files if path.is_file()]:
+            return present
+    return []
+
+
+def _shards(table: Path) -> Iterable[str]:
+    try:
+        return sorted(set(json.loads(table.read_text())["weight_map"].values()))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise BenchmarkError(f"{table} cannot be read ({error}): replace it") from error
+
+
+def _visible(folder: Path) -> list[Path]:
+    """All files below a folder but for hidden ones and texts for people."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+
+
 def _first_cause(error: BaseException) -> str:
     """What happened in the end: what is raised on top of it advises programmers."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-def model_sizes(folder: Path) -> tuple[int, int]:
-    """Sides of the images and of the latents of a pipeline's folder, from its configs alone."""
-    try:
-        latent = json.loads((folder / "unet" / "config.json").read_text())["sample_size"]
-        levels = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BenchmarkError(
-            f"{folder} is no folder of a diffusers pipeline: unet/config.json with sample_size and "
-            f"vae/config.json with block_out_channels were looked for ({error}). Correct model.id."
-        ) from error
-    return latent * 2 ** (len(levels) - 1), latent

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
-from piebench_masks.editing.editor import Edited
+from piebench_masks.editing.editor import Sampled
 from piebench_masks.editing.inversion import Inversion
 
 
@@ -82,7 +82,7 @@ class Injection(AttentionControl):
             else getattr(projections, name)
             for name in ("query", "key", "value")
         )
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, scale=projections.scale)
 
     def residual(self, name: str, hidden: Tensor) -> Tensor:
         if self.owner is None:
@@ -103,7 +103,7 @@ def sample_edits(
     *,
     guidance: float,
     proximal: float | None = None,
-) -> Edited:
+) -> Sampled:
     """Sample N edits of B inverted sources, under masks.
 
     source, target: B prompts; masks: bool [N, h, w]; owner: long [N]. After every step but the last
@@ -157,4 +157,4 @@ def sample_edits(
         y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))
         if i < len(inversion.timesteps) - 1:
             y = torch.where(masks[:, None], y, inversion.x[i + 1][owner])
-    return Edited(y, nfe[owner.cpu()])
+    return Sampled(y, nfe[owner.cpu()])

@@ -4,24 +4,29 @@ Any mask will do; the method's own is the map method of the same name. Knows not
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, ddim
 
 
 @dataclass(frozen=True)
-class DiffEdit:
+class DiffEdit(Editor):
     """DDIM inversion up to the encoding ratio ``strength``, then sampling under the mask.
 
     compat: reference does as diffusers' pipeline does: it starts from a draw of the VAE's posterior
     and puts the source back one level of noise late, so that not even the last step leaves the
     picture's own latents outside the mask.
     """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ()
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts")
 
     steps: int = 50
     strength: float = 0.8
@@ -31,11 +36,11 @@ class DiffEdit:
 
     @torch.inference_mode()
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
-        x0 = sources.posterior.mean
+        x0 = sources.encoded.mean
         if self.compat == "reference":
             generator = torch.Generator().manual_seed(self.seed)
             draw = torch.randn(x0.shape[1:], generator=generator).to(x0.device)
-            x0 = x0 + sources.posterior.std * draw
+            x0 = x0 + sources.encoded.std * draw
         source = backbone.encode_prompts(sources.source_prompts)
         return ddim(
             backbone,
@@ -46,7 +51,6 @@ class DiffEdit:
             strength=self.strength,
         )
 
-    @torch.inference_mode()
     def edit(
         self,
         backbone: Backbone,
@@ -55,6 +59,17 @@ class DiffEdit:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         target = backbone.encode_prompts(sources.target_prompts)[owner]
         y = inverted.x[0][owner]
         for i, timestep in enumerate(inverted.timesteps):
@@ -66,4 +81,4 @@ class DiffEdit:
             kept = inverted.x[i if self.compat == "reference" else i + 1][owner]
             y = torch.where(masks[:, None], inverted.step(i, y, eps, owner), kept)
         calls = len(inverted.timesteps) * (1 if self.guidance == 1 else 2)
-        return Edited(y, torch.full((len(y),), calls))
+        return Sampled(y, torch.full((len(y),), calls))

@@ -4,20 +4,23 @@ Sampling is diffusers' own pipeline, into which masks are brought after every st
 but those of its model.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from piebench_masks.batching import Blocks
-from piebench_masks.diffusion.backbone import Backbone, Posterior, load_pipeline
+from piebench_masks.diffusion.backbone import Backbone, Capability, Posterior
+from piebench_masks.diffusion.pipelines import load_pipeline
 from piebench_masks.diffusion.source import resolve_model
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.diffusion.stable_diffusion import StableDiffusion
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import NO_OUTPUT
 
 SETTING = "editor.instruct_pix2pix"
 CHANNELS = 8
@@ -33,25 +36,30 @@ class Encoded:
 
 
 @dataclass(frozen=True)
-class InstructPix2Pix:
+class InstructPix2Pix(Editor):
     """InstructPix2Pix as an editor. What has no instruction is edited by its target prompt.
 
-    id: a hub name, or the folder of a pipeline; guidance: by the instruction; image_guidance: by
-    the source. Every edit starts from the same noise, drawn with ``seed``.
-    Raises BenchmarkError where there is no such model.
+    id: a hub name, or the folder of a pipeline; rows: of the U-Net in one block, of which an edit
+    takes three; guidance: by the instruction; image_guidance: by the source. Every edit starts from
+    the same noise, drawn with ``seed``. Of the run's model it takes the device, and adds to its
+    counts. Raises BenchmarkError where there is no such model.
     """
 
-    id: str = "timbrooks/instruct-pix2pix"
-    revision: str | None = None
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ()
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts", "instruction")
+
+    id: str = field(default="timbrooks/instruct-pix2pix", metadata=NO_OUTPUT)
+    revision: str | None = field(default=None, metadata=NO_OUTPUT)
     variant: str | None = None
-    cache_dir: str | None = None
+    cache_dir: str | None = field(default=None, metadata=NO_OUTPUT)
+    rows: int = field(default=8, metadata=NO_OUTPUT)
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     steps: int = 100
     guidance: float = 7.5
     image_guidance: float = 1.5
     seed: int = 8128
 
-    @property
     def identity(self) -> str:
         """What stands for the model in artifact keys: its commit, or its files' content."""
         return self._source[1]
@@ -61,7 +69,6 @@ class InstructPix2Pix:
         posterior = model.encode_images(sources.images)
         return Encoded(posterior, torch.zeros(len(posterior), dtype=torch.long))
 
-    @torch.inference_mode()
     def edit(
         self,
         backbone: Backbone,
@@ -70,10 +77,22 @@ class InstructPix2Pix:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        _, model = self._loaded(backbone)
+        return decoded(model, self.sample(backbone, sources, inverted, masks, owner))
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Encoded,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         """Masks are brought to the size of the model's own latents."""
         pipeline, model = self._loaded(backbone)
         both = zip(sources.instructions, sources.target_prompts, strict=True)
-        text = model.encode_prompts([said.strip() or target for said, target in both]).hidden
+        text = model.encode_prompts([asked.strip() or target for asked, target in both]).hidden
         nothing = model.encode_prompts([""]).hidden
         x0 = inverted.posterior.mean
         inside = F.interpolate(masks[:, None].float(), x0.shape[-2:], mode="nearest-exact").bool()
@@ -104,10 +123,15 @@ class InstructPix2Pix:
                 output_type="latent",
             ).images.float()
 
-        latents = Blocks(model.rows).map(sample, x0[owner], text[owner], inside)
+        latents = Blocks(self._edits_at_once).map(sample, x0[owner], text[owner], inside)
         rows = 3 if pipeline.do_classifier_free_guidance else 1
         nfe = torch.full((len(owner),), rows * len(pipeline.scheduler.timesteps))
-        return Edited(latents, nfe, decoder=model)
+        backbone.counts["unet_rows"] += int(nfe.sum())
+        return Sampled(latents, nfe)
+
+    @property
+    def _edits_at_once(self) -> int:
+        return max(1, self.rows // 3)  # the pipeline evaluates three rows for every edit
 
     @cached_property
     def _source(self) -> tuple[Path, str]:
@@ -120,11 +144,11 @@ class InstructPix2Pix:
         )
 
     @cached_property
-    def _models(self) -> dict[torch.device, tuple[Any, Backbone]]:
+    def _models(self) -> dict[torch.device, tuple[Any, StableDiffusion]]:
         """The pipeline, and its networks one by one, on the devices that they were asked for."""
         return {}
 
-    def _loaded(self, backbone: Backbone) -> tuple[Any, Backbone]:
+    def _loaded(self, backbone: Backbone) -> tuple[Any, StableDiffusion]:
         if backbone.device in self._models:
             return self._models[backbone.device]
         from diffusers import StableDiffusionInstructPix2PixPipeline
@@ -148,17 +172,13 @@ class InstructPix2Pix:
                 f"{CHANNELS}; give {wanted}"
             )
         pipeline.set_progress_bar_config(disable=True)
-        # The pipeline evaluates three rows for every edit.
-        rows = max(1, backbone.rows // 3)
-        self._models[backbone.device] = (
+        model = StableDiffusion(
             pipeline,
-            Backbone(
-                pipeline,
-                device=backbone.device,
-                rows=rows,
-                vae_rows=rows,
-                map_size=backbone.map_size,
-                compiled=False,
-            ),
+            device=backbone.device,
+            rows=self._edits_at_once,
+            vae_rows=self._edits_at_once,
+            map_size=backbone.map_size,
+            counts=backbone.counts,
         )
-        return self._models[backbone.device]
+        self._models[backbone.device] = pipeline, model
+        return pipeline, model

@@ -6,13 +6,15 @@ Functions over tensors, all called alike: ``(backbone, x0, source, *, steps, gui
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
-from piebench_masks.diffusion.ddim import ddim_step, ddpm_variance, leading_timesteps
+from piebench_masks.diffusion.ddim import ddim_step, ddpm_variance
 from piebench_masks.diffusion.ddpm import add_noise
+from piebench_masks.diffusion.level import Level
 from piebench_masks.errors import BenchmarkError
 
 
@@ -20,22 +22,26 @@ from piebench_masks.errors import BenchmarkError
 class Inversion:
     """B sources at K + 1 levels of noise, and what it takes to sample from the noisiest.
 
-    timesteps: K, noisiest first; alphas: [K + 1], cumulative, of every level; x: [K + 1, B, 4, h,
-    w], noisiest first, x[K] = x0; negative: K of B rows each, what guidance leads away from.
+    levels: K + 1, noisiest first; x: [K + 1, B, 4, h, w] at these, x[K] = x0; negative: K of B rows
+    each, what guidance leads away from.
     trajectory: [K + 1, B, 4, h, w], which the source branch follows, mostly x itself; None: it is
     what sampling from x[0] gives. noise: [K, B, 4, h, w], what is added after every step, of
     ``variance`` [K]; None: nothing.
     nfe: long [B], U-Net evaluations.
     """
 
-    timesteps: list[int]
-    alphas: Tensor
+    levels: list[Level]
     x: Tensor
     negative: list[Conditioning]
     nfe: Tensor
     trajectory: Tensor | None = None
     noise: Tensor | None = None
-    variance: Tensor | None = None
+    variance: list[float] | None = None
+
+    @property
+    def timesteps(self) -> list[float]:
+        """Where the network is asked, K, noisiest first."""
+        return [level.timestep for level in self.levels[:-1]]
 
     def __getitem__(self, index: Tensor) -> "Inversion":
         return replace(
@@ -50,8 +56,8 @@ class Inversion:
     def step(self, i: int, y: Tensor, eps: Tensor, owner: Tensor) -> Tensor:
         """y [N, 4, h, w] after step i, with the noise of the samples that ``owner`` [N] names."""
         if self.noise is None or self.variance is None:
-            return ddim_step(y, eps, self.alphas[i], self.alphas[i + 1])
-        mean = ddim_step(y, eps, self.alphas[i], self.alphas[i + 1], self.variance[i])
+            return ddim_step(y, eps, self.levels[i], self.levels[i + 1])
+        mean = ddim_step(y, eps, self.levels[i], self.levels[i + 1], self.variance[i])
         return mean + self.noise[i][owner]
 
 
@@ -85,16 +91,14 @@ def ddim(
     strength: the share of the schedule, from the picture on, that is inverted.
     """
     count = int(steps * strength)
-    timesteps = leading_timesteps(steps)[steps - count :]
-    # As everywhere with Stable Diffusion, the picture counts as having the noise of time step 0.
-    alphas = backbone.alphas_cumprod[[*timesteps, 0]].to(x0.device)
+    levels = backbone.levels(steps)[steps - count :]
     x = [x0]
     for i in reversed(range(count)):
-        eps = backbone.predict_noise(x[0], torch.full((len(x0),), timesteps[i]), source)
-        x.insert(0, ddim_step(x[0], eps, alphas[i + 1], alphas[i]))
+        eps = backbone.predict_noise(x[0], torch.full((len(x0),), levels[i].timestep), source)
+        x.insert(0, ddim_step(x[0], eps, levels[i + 1], levels[i]))
     nothing = backbone.encode_prompts([""] * len(x0))
     nfe = torch.full((len(x0),), count)
-    return Inversion(timesteps, alphas, torch.stack(x), [nothing] * count, nfe)
+    return Inversion(levels, torch.stack(x), [nothing] * count, nfe)
 
 
 def direct(
@@ -164,7 +168,6 @@ def _reproducing(
     """Hidden states [B, L, D] that make step i lead to x, and evaluations [B] that it took."""
     with torch.inference_mode(mode=False), torch.enable_grad():
         y, wanted, conditional = y.clone(), inverted.x[i + 1].clone(), conditional.clone()
-        alpha, alpha_next = inverted.alphas[i].clone(), inverted.alphas[i + 1].clone()
         pooled, hidden = negative.pooled.clone(), negative.hidden.float().clone()
         rows = [row.requires_grad_() for row in hidden.unbind()]
         adam = torch.optim.Adam(rows, lr=1e-2 * (1 - i / 100))
@@ -177,7 +180,7 @@ def _reproducing(
             t = torch.full((len(going),), inverted.timesteps[i])
             away = backbone.predict_noise(y[going], t, Conditioning(text, pooled[going]))
             eps = away + guidance * (conditional[going] - away)
-            reached = ddim_step(y[going], eps, alpha, alpha_next)
+            reached = ddim_step(y[going], eps, inverted.levels[i], inverted.levels[i + 1])
             losses = (reached - wanted[going]).square().flatten(1).mean(dim=1)
             losses.sum().backward()
             adam.step()
@@ -204,29 +207,29 @@ def edit_friendly(
     between x and the mean that the source prompt predicts. skip: share of the
     steps, the noisiest, that is left out.
     """
-    timesteps = leading_timesteps(steps)
-    alphas = backbone.alphas_cumprod[[*timesteps, 0]].to(x0.device)
+    levels = backbone.levels(steps)
     generator = torch.Generator().manual_seed(seed)
     # The least noisy level is drawn first; every sample gets the draws that it would get alone.
     draws = torch.randn(steps, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
-    x = torch.stack([*(add_noise(x0, n, a) for n, a in zip(draws, alphas, strict=False)), x0])
+    noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
+    x = torch.stack([*noised, x0])
 
     first = round(skip * steps)
-    timesteps, alphas, x = timesteps[first:], alphas[first:], x[first:]
-    count = len(timesteps)
+    levels, x = levels[first:], x[first:]
+    count = len(levels) - 1
     eps = backbone.predict_noise(
         x[:-1].flatten(0, 1),
-        torch.tensor(timesteps).repeat_interleave(len(x0)),
+        torch.tensor([level.timestep for level in levels[:-1]]).repeat_interleave(len(x0)),
         Conditioning.cat([source] * count),
     ).unflatten(0, (count, len(x0)))
-    variance = ddpm_variance(alphas[:-1], alphas[1:])
+    variance = [ddpm_variance(*pair) for pair in pairwise(levels)]
     noise = torch.stack(
         [
-            x[i + 1] - ddim_step(x[i], eps[i], alphas[i], alphas[i + 1], variance[i])
+            x[i + 1] - ddim_step(x[i], eps[i], levels[i], levels[i + 1], variance[i])
             for i in range(count)
         ]
     )
     noise[-1] = 0  # the last step adds none
     nothing = backbone.encode_prompts([""] * len(x0))
     nfe = torch.full((len(x0),), count)
-    return Inversion(timesteps, alphas, x, [nothing] * count, nfe, x, noise, variance)
+    return Inversion(levels, x, [nothing] * count, nfe, x, noise, variance)

@@ -5,18 +5,19 @@ Mutual self-attention for the branches of editing/branches.py; knows no masks an
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionControl
-from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.editing.branches import Injection, Kept, sample_edits
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
 
 @dataclass(frozen=True)
-class MasaCtrl:
+class MasaCtrl(Editor):
     """MasaCtrl as an editor, with the inversions ``ddim`` and ``direct``.
 
     The source is inverted and sampled without a prompt: that is the method. From step start_step
@@ -24,6 +25,10 @@ class MasaCtrl:
     16), the edit's self-attention takes keys and values of its source's row, with and without the
     target prompt. Raises BenchmarkError for other inversions.
     """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ("self_attention",)
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts")
 
     inversion: Invert
     steps: int = 50
@@ -35,7 +40,7 @@ class MasaCtrl:
         require(self.inversion, "masactrl", ddim, direct)
 
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
-        x0 = sources.posterior.mean
+        x0 = sources.encoded.mean
         nothing = backbone.encode_prompts([""] * len(x0))
         return self.inversion(backbone, x0, nothing, steps=self.steps, guidance=self.guidance)
 
@@ -47,6 +52,16 @@ class MasaCtrl:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
+
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         blocks = len({layer.block for layer in backbone.layers.values()})
         return sample_edits(
             backbone,

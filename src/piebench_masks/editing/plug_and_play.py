@@ -4,20 +4,21 @@ Self-attention and residuals for the branches of editing/branches.py; knows no m
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionControl
-from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.ddim import ddim_step
 from piebench_masks.editing.branches import Injection, Kept, sample_edits
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
 
 @dataclass(frozen=True)
-class PlugAndPlay:
+class PlugAndPlay(Editor):
     """Plug-and-Play as an editor, with the inversions ``ddim`` and ``direct``.
 
     The source branch has no prompt and follows a trajectory: with ``direct`` the inversion's own,
@@ -27,6 +28,10 @@ class PlugAndPlay:
     it has the residual of the second ResNet block there. Raises BenchmarkError for other
     inversions.
     """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ("self_attention", "residuals")
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts")
 
     inversion: Invert
     steps: int = 50
@@ -40,7 +45,7 @@ class PlugAndPlay:
 
     @torch.inference_mode()
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
-        x0 = sources.posterior.mean
+        x0 = sources.encoded.mean
         source = backbone.encode_prompts(sources.source_prompts)
         negative = backbone.encode_prompts([self.negative_prompt] * len(x0))
         inverted = self.inversion(backbone, x0, source, steps=self.steps, guidance=self.guidance)
@@ -50,7 +55,7 @@ class PlugAndPlay:
         y = [inverted.x[0]]
         for i, timestep in enumerate(inverted.timesteps):
             eps = backbone.predict_noise(y[i], torch.full((len(x0),), timestep), source)
-            y.append(ddim_step(y[i], eps, inverted.alphas[i], inverted.alphas[i + 1]))
+            y.append(ddim_step(y[i], eps, inverted.levels[i], inverted.levels[i + 1]))
         nfe = inverted.nfe + len(inverted.timesteps)
         return replace(inverted, trajectory=torch.stack(y), nfe=nfe)
 
@@ -62,6 +67,16 @@ class PlugAndPlay:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
+
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         return sample_edits(
             backbone,
             inverted,
@@ -85,11 +100,16 @@ class _PluggedIn:
     def __init__(
         self, backbone: Backbone, sources: int, *, attention_steps: int, feature_steps: int
     ) -> None:
-        way_up = {name: layer for name, layer in backbone.layers.items() if layer.place == "up"}
-        block, first, *_ = next(iter(way_up)).split(".attentions.")
-        first_layer = f"{block}.attentions.{first.split('.')[0]}."
-        self.blocks = {n.block for name, n in way_up.items() if not name.startswith(first_layer)}
-        self.resnets = (f"{block}.resnets.1",)
+        # The first ResNet block on the way up with attention before it, and what follows it.
+        first = min(layer.block for layer in backbone.layers.values() if layer.place == "up")
+        name, residual = next(
+            (name, residual)
+            for name, residual in backbone.residuals.items()
+            if residual.place == "up" and residual.block > first
+        )
+        self.resnets = (name,)
+        count = 1 + max(layer.block for layer in backbone.layers.values())
+        self.blocks = range(residual.block, count)
         self.attention_steps, self.feature_steps = attention_steps, feature_steps
         self.kept = Kept(sources)
 
@@ -106,7 +126,7 @@ class _PluggedIn:
         return Injection(
             self.kept,
             ("query", "key"),
-            self.blocks if step < self.attention_steps else set(),
+            self.blocks if step < self.attention_steps else (),
             owner,
             self.resnets if step < self.feature_steps else (),
         )

@@ -5,7 +5,7 @@ With any inversion, and under masks. Knows nothing of files or of where a mask c
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -17,11 +17,11 @@ from piebench_masks.diffusion.attention import (
     Layer,
     Projections,
 )
-from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
 from piebench_masks.editing.branches import Kept, sample_edits
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion
 from piebench_masks.errors import BenchmarkError
 
@@ -30,7 +30,7 @@ BLEND_FROM = 0.2
 
 
 @dataclass(frozen=True)
-class PromptToPrompt:
+class PromptToPrompt(Editor):
     """Prompt-to-Prompt as an editor.
 
     alignment: replace takes word for word where both prompts have as many words, else refine.
@@ -44,6 +44,10 @@ class PromptToPrompt:
     it is where no blended word is found.
     Raises BenchmarkError for shares that are not from 0 to 1.
     """
+
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ("self_attention",)
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts", "blended_word")
 
     inversion: Callable[..., Inversion]
     steps: int = 50
@@ -73,10 +77,9 @@ class PromptToPrompt:
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
         source = backbone.encode_prompts(sources.source_prompts)
         return self.inversion(
-            backbone, sources.posterior.mean, source, steps=self.steps, guidance=self.guidance
+            backbone, sources.encoded.mean, source, steps=self.steps, guidance=self.guidance
         )
 
-    @torch.inference_mode()
     def edit(
         self,
         backbone: Backbone,
@@ -85,6 +88,17 @@ class PromptToPrompt:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         source = backbone.encode_prompts(sources.source_prompts)
         target = backbone.encode_prompts(sources.target_prompts)
         plans = self.plans(backbone, sources)

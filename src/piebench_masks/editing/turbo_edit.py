@@ -5,14 +5,15 @@ Knows latents, conditioning and masks; must not know pictures, files or where a 
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from piebench_masks.diffusion.backbone import Backbone, Conditioning
+from piebench_masks.diffusion.backbone import Backbone, Capability, Conditioning
 from piebench_masks.diffusion.ddpm import add_noise, posterior_mean
-from piebench_masks.editing.editor import Edited, Sources
+from piebench_masks.diffusion.level import CLEAN
+from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.errors import BenchmarkError
 
 TIMESTEPS = {4: (799, 599, 399, 199), 3: (799, 499, 199)}
@@ -41,19 +42,23 @@ class Inversion:
 
 
 @dataclass(frozen=True)
-class TurboEdit:
+class TurboEdit(Editor):
     """TurboEdit as an editor. w: strength of the guidance from source to target.
 
     The last of its K steps is never masked, so that the background may change. Asks for K + 1 U-Net
     rows a sample and 2 (K - 1) a mask, 1 for an empty one.
     """
 
+    version: ClassVar[int] = 1
+    needs: ClassVar[tuple[Capability, ...] | None] = ("few_steps",)
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts")
+
     steps: Literal[3, 4] = 4
     w: float = 1.5
     seed: int = 8128
 
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
-        x0 = sources.posterior.mean
+        x0 = sources.encoded.mean
         return invert(backbone, x0, *_prompts(backbone, sources), steps=self.steps, seed=self.seed)
 
     def edit(
@@ -64,10 +69,20 @@ class TurboEdit:
         masks: Tensor,
         owner: Tensor,
     ) -> Edited:
+        return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
+
+    def sample(
+        self,
+        backbone: Backbone,
+        sources: Sources,
+        inverted: Inversion,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Sampled:
         prompts = _prompts(backbone, sources)
         *_, latents = edited(backbone, inverted, *prompts, masks, owner, steps=self.steps, w=self.w)
         painted = masks.flatten(1).any(dim=1)
-        return Edited(latents, nfe=torch.where(painted, 2 * (self.steps - 1), 1))
+        return Sampled(latents, nfe=torch.where(painted, 2 * (self.steps - 1), 1))
 
 
 @torch.inference_mode()
@@ -90,7 +105,7 @@ def invert(
         len(NOISE_TIMESTEPS[steps]), *x0.shape[1:], generator=torch.Generator().manual_seed(seed)
     ).to(x0.device)
     noised = [
-        add_noise(x0, n, backbone.alphas_cumprod[t])
+        add_noise(x0, n, backbone.level(t))
         for n, t in zip(noise, NOISE_TIMESTEPS[steps], strict=True)
     ]
     x = torch.stack([*noised, x0, x0])
@@ -156,5 +171,5 @@ def _prompts(backbone: Backbone, sources: Sources) -> tuple[Conditioning, Condit
 
 
 def _mu(backbone: Backbone, x: Tensor, eps: Tensor, steps: int, i: int) -> Tensor:
-    alphas = [*backbone.alphas_cumprod[list(TIMESTEPS[steps])], torch.ones(())]
-    return posterior_mean(x, eps, alphas[i], alphas[i + 1])
+    levels = [*map(backbone.level, TIMESTEPS[steps]), CLEAN]
+    return posterior_mean(x, eps, levels[i], levels[i + 1])

@@ -2,21 +2,22 @@
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from multiprocessing import connection, get_context, resource_tracker
 from multiprocessing.connection import Connection
 from queue import Queue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Literal
 
 import torch
-from omegaconf import OmegaConf
 
 from piebench_masks.executors.workers import (
     Answer,
     Message,
+    StageOf,
     Start,
     WorkerDiedError,
     serve,
@@ -24,19 +25,24 @@ from piebench_masks.executors.workers import (
 )
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor, Outcome, run_batches
+from piebench_masks.settings import Settings
 from piebench_masks.stages.stage import Batch, Stage
+
+FEW = 2
+"""Batches that are computed before worker processes have started and loaded the models."""
 
 
 @contextmanager
 def on_this_machine(
-    run: Run, devices: Sequence[str | int] | Literal["auto"] | None
+    run: Run, stage_of: StageOf, devices: Sequence[str | int] | Literal["auto"] | None
 ) -> Iterator[Executor]:
     """One process for each of ``devices``; without any, the batches are computed in this one.
 
     auto: every CUDA device; where there is none, a process for every core, four at most: on few
-    cores they are faster than threads.
+    cores they are faster than threads. Few batches are computed in this process all the same.
     """
     cores = len(os.sched_getaffinity(0))
+    auto = devices == "auto"
     if devices == "auto":
         devices = range(torch.cuda.device_count()) or ["cpu"] * min(cores, 4)
         devices = devices if len(devices) > 1 else None
@@ -44,13 +50,37 @@ def on_this_machine(
         with in_process(run) as executor:
             yield executor
         return
-    plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
     # More threads than cores make every one of them slow.
-    plain["threads"] = run.cfg.threads or max(1, cores // len(devices))
+    threads = run.cfg.threads or max(1, cores // len(devices))
     names = [f"cuda:{d}" if isinstance(d, int) else str(d) for d in devices]
-    starts: list[Start[_Process]] = [partial(_Process, plain, name) for name in names]
-    with shared_out(lambda: starts, _wait) as executor:
-        yield executor
+
+    def starts() -> list[Start[_Process]]:
+        cfg = replace(run.cfg, threads=threads)
+        return [partial(_Process, stage_of, cfg, name, run.identities) for name in names]
+
+    with shared_out(starts, _wait) as workers, in_process(run) as here:
+        started = False
+
+        def execute(stage: Stage, batches: Sequence[Batch]) -> Iterator[Outcome]:
+            nonlocal started
+            started = started or not auto or len(batches) > FEW
+            if started:
+                yield from workers(stage, batches)
+            else:
+                with _threads(threads):  # as a worker would have: their number changes rounding
+                    yield from here(stage, batches)
+
+        yield execute
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager
@@ -65,12 +95,15 @@ def in_process(run: Run) -> Iterator[Executor]:
 class _Process:
     """A worker at the other end of a pipe."""
 
-    def __init__(self, plain: Any, device: str) -> None:
+    def __init__(
+        self, stage_of: StageOf, cfg: Settings, device: str, identities: Mapping[str, Any]
+    ) -> None:
         self.place = device
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         # Daemons are ended with their parent, however that ends in an orderly way.
-        self.process = context.Process(target=_work, args=(theirs, plain, device), daemon=True)
+        arguments = theirs, stage_of, cfg, device, dict(identities)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
         # Ctrl-C is for the main process, which ends this one: blocked signals are inherited. What
         # multiprocessing starts before its first process would unblock them again.
         resource_tracker.ensure_running()
@@ -104,8 +137,11 @@ def _wait(workers: Sequence[_Process]) -> list[_Process]:
     return [worker for worker in workers if worker.connection in answering]
 
 
-def _work(theirs: Connection, plain: Any, device: str) -> None:
+def _work(
+    theirs: Connection, stage_of: StageOf, cfg: Settings, device: str, identities: dict[str, Any]
+) -> None:
     inbox: Queue[Any] = Queue()
+    sending = Lock()
 
     def receive() -> None:
         """Always, so that the main process never waits for this one to take what it sends."""
@@ -116,8 +152,8 @@ def _work(theirs: Connection, plain: Any, device: str) -> None:
             os._exit(1)  # the main process has gone
 
     def answer(what: Answer) -> None:
-        with suppress(OSError):
+        with suppress(OSError), sending:
             theirs.send(what)
 
     Thread(target=receive, daemon=True).start()
-    serve(lambda: Run(OmegaConf.create(plain), device), inbox, answer)
+    serve(lambda: Run(cfg, device, identities), stage_of, inbox, answer)

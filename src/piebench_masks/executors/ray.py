@@ -7,9 +7,9 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from logging import ERROR, INFO, getLogger
 from pathlib import Path
@@ -18,12 +18,11 @@ from threading import Thread
 from types import ModuleType
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors.workers import (
     Answer,
     Message,
+    StageOf,
     Start,
     WorkerDiedError,
     serve,
@@ -32,7 +31,7 @@ from piebench_masks.executors.workers import (
 from piebench_masks.provenance import provenance
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor
-from piebench_masks.stages.parse import parsed_folder
+from piebench_masks.settings import Settings
 
 log = getLogger(__name__)
 CONNECT_SECONDS = 10.0
@@ -41,7 +40,9 @@ PATIENCE_SECONDS = 60.0
 
 
 @contextmanager
-def on_cluster(run: Run, address: str, num_gpus: float, actors: int | None) -> Iterator[Executor]:
+def on_cluster(
+    run: Run, stage_of: StageOf, address: str, num_gpus: float, actors: int | None
+) -> Iterator[Executor]:
     """Actors on a cluster, or (``address=local``) on one of this machine alone and for this run.
 
     Raises BenchmarkError where Ray is not installed, the cluster cannot be reached or has no room
@@ -61,10 +62,11 @@ def on_cluster(run: Run, address: str, num_gpus: float, actors: int | None) -> I
         _connect(ray, address, run.cfg.debug)
         count = _room(ray, num_gpus, threads, actors)
         life = ray.remote(num_gpus=num_gpus, num_cpus=threads, max_restarts=0)(_Life)
-        plain: Any = OmegaConf.to_container(run.cfg, resolve=True)
-        origin = _Origin(witnesses=_witnesses(run))
+        cfg = replace(run.cfg, threads=threads)
         device = "cuda:0" if num_gpus else "cpu"  # Ray shows an actor the GPUs that it has
-        return [partial(_Actor, ray, life, plain | {"threads": threads}, device, origin)] * count
+        origin = _Origin(_witnesses(run), dict(run.identities))
+        make = partial(_run_like, origin, cfg, device)
+        return [partial(_Actor, ray, life, make, stage_of)] * count
 
     try:
         with shared_out(starts, partial(_wait, ray)) as executor:
@@ -116,27 +118,28 @@ class _Origin:
 
     witnesses: dict[str, Path]
     """Settings that name a folder, and a file below each."""
+    identities: dict[str, Any] = field(default_factory=dict)
     folder: str = field(default_factory=os.getcwd)
     argv: list[str] = field(default_factory=lambda: list(sys.argv))
     versions: dict[str, str] = field(default_factory=lambda: provenance()["versions"])
 
 
 def _witnesses(run: Run) -> dict[str, Path]:
-    files = (path for path in Path(run.cfg.dataset.root).rglob("*") if path.is_file())
+    artifacts, data = Path(run.cfg.artifacts_dir), Path(run.cfg.dataset.root)
     return {
-        "artifacts_dir": parsed_folder(run).path / "samples.parquet",
-        "dataset.root": next(files, Path(run.cfg.dataset.root)),
+        "artifacts_dir": next(artifacts.glob("*/*/stage.json"), artifacts),
+        "dataset.root": next((path for path in data.rglob("*") if path.is_file()), data),
     }
 
 
 class _Life:
     """An actor's side: a thread that computes, and calls that bring batches and fetch outcomes."""
 
-    def __init__(self, plain: Any, device: str, origin: _Origin) -> None:
+    def __init__(self, make: Callable[[], Run], stage_of: StageOf) -> None:
         self.inbox: Queue[Any] = Queue()
         self.outbox: Queue[Answer] = Queue()
-        make = partial(_run_like, origin, plain, device)
-        Thread(target=serve, args=(make, self.inbox, self.outbox.put), daemon=True).start()
+        arguments = make, stage_of, self.inbox, self.outbox.put
+        Thread(target=serve, args=arguments, daemon=True).start()
 
     def exchange(self, messages: Sequence[Message]) -> Answer:
         for message in messages:
@@ -144,7 +147,7 @@ class _Life:
         return self.outbox.get()
 
 
-def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
+def _run_like(origin: _Origin, cfg: Settings, device: str) -> Run:
     node = f"Ray node {socket.gethostname()}"
     with suppress(OSError):  # only paths that are relative need it
         os.chdir(origin.folder)
@@ -162,18 +165,18 @@ def _run_like(origin: _Origin, plain: Any, device: str) -> Run:
             f"{', '.join(origin.versions[entry.split()[0]] for entry in other)}: results would "
             "depend on the node. Install the same constraints.txt everywhere."
         )
-    return Run(OmegaConf.create(plain), device)
+    return Run(cfg, device, origin.identities)
 
 
 class _Actor:
     """A worker that Ray places; one call at a time takes messages there and an answer back."""
 
     def __init__(
-        self, ray: ModuleType, life: Any, plain: Any, device: str, origin: _Origin
+        self, ray: ModuleType, life: Any, make: Callable[[], Run], stage_of: StageOf
     ) -> None:
         self.ray = ray
         self.place = "the Ray cluster"
-        self.actor = life.remote(plain, device, origin)
+        self.actor = life.remote(make, stage_of)
         self.messages: list[Message] = []
         self.call: Any = None
         self.placed = False

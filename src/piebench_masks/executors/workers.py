@@ -7,15 +7,17 @@ again. Knows neither how a worker is reached nor a stage's content.
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from logging import getLogger
+from logging import Formatter, LogRecord, getLogger
+from logging.handlers import QueueHandler
 from queue import Queue
 from traceback import format_exception
 from typing import Any, Protocol, TypeVar
 
+from piebench_masks.console import set_up_logging
+from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run
 from piebench_masks.runner import Executor, Outcome, run_batches
-from piebench_masks.stages import stage_of
 from piebench_masks.stages.stage import Batch, Stage
 
 log = getLogger(__name__)
@@ -26,8 +28,10 @@ SENT_AHEAD = 3
 
 Message = str | Batch | None
 """To a worker: a stage's name, batches of it, None after the last one for the time being."""
-Answer = None | Outcome | Exception
-"""Of a worker: None once, when it is ready; the outcomes in order; what ends the run."""
+Answer = None | Outcome | LogRecord | Exception
+"""Of a worker: None once, when it is ready; the outcomes in order; its log; what ends the run."""
+StageOf = Callable[[str, Run, Sequence[Sample]], Stage]
+"""Makes the stage of a ``Stage.name``; a function of a module, which other processes import."""
 
 
 class WorkerDiedError(Exception):
@@ -83,15 +87,21 @@ class _Seat:
 
 @contextmanager
 def shared_out(starts: Callable[[], Sequence[Start[W]]], wait: Wait[W]) -> Iterator[Executor]:
-    """One worker for each of ``starts``; BenchmarkError if they keep dying."""
+    """One worker for each of ``starts``, as far as there are batches for them; BenchmarkError if
+    they keep dying.
+    """
     seats: list[_Seat] = []
+    idle: deque[Start[W]] | None = None
     deaths: Counter[int] = Counter()
 
     def execute(stage: Stage, batches: Sequence[Batch]) -> Iterator[Outcome]:
         queue = deque(batches)
         deaths.clear()
-        if not seats:  # nothing is started for a run that has nothing to compute
-            seats.extend(_Seat(start) for start in starts())
+        nonlocal idle
+        if idle is None:  # nothing is started for a run that has nothing to compute
+            idle = deque(starts())
+        while idle and len(seats) < len(batches):
+            seats.append(_Seat(idle.popleft()))
         while queue or any(seat.batches for seat in seats):
             feed(stage.name, queue)
             waiting: Any = {id(s.worker): s for s in seats if s.batches or not s.ready}
@@ -106,7 +116,9 @@ def shared_out(starts: Callable[[], Sequence[Start[W]]], wait: Wait[W]) -> Itera
                     continue
                 if isinstance(answer, Exception):
                     raise answer
-                if answer is None:
+                if isinstance(answer, LogRecord):
+                    getLogger(answer.name).handle(answer)
+                elif answer is None:
                     seat.ready = True
                 else:
                     seat.batches.popleft()
@@ -142,8 +154,29 @@ def shared_out(starts: Callable[[], Sequence[Start[W]]], wait: Wait[W]) -> Itera
             seat.worker.stop()
 
 
-def serve(make: Callable[[], Run], inbox: "Queue[Any]", answer: Callable[[Answer], None]) -> None:
-    """A worker's life: ready, then for every stage its name, batches, and None after the last."""
+class _Forwarding(QueueHandler):
+    """Sends what a worker logs to the main process."""
+
+    def __init__(self, answer: Callable[[Answer], None]) -> None:
+        super().__init__(Queue())
+        self.answer = answer
+        self.setFormatter(Formatter("%(message)s"))
+
+    def enqueue(self, record: LogRecord) -> None:
+        self.answer(record)
+
+
+def serve(
+    make: Callable[[], Run],
+    stage_of: StageOf,
+    inbox: "Queue[Any]",
+    answer: Callable[[Answer], None],
+) -> None:
+    """A worker's life: ready, then for every stage its name, batches, and None after the last.
+
+    ``answer`` may be called by several threads at once.
+    """
+    set_up_logging([_Forwarding(answer)])
     try:
         run = make()
         answer(None)

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionRecorder
-from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.backbone import Ablation, Backbone, Posterior
 from piebench_masks.diffusion.ddpm import add_noise, start_timestep
+from piebench_masks.diffusion.level import Level
 from piebench_masks.diffusion.prompt_diff import (
     Compat,
     PromptError,
@@ -119,7 +120,7 @@ def soft_maps(
                 weights[row] = torch.maximum(plan.weights, weights.get(row, plan.weights))
     latents = _noised(
         posterior,
-        backbone.alphas_cumprod[timestep],
+        backbone.level(timestep),
         draws=max(method.draws or num_repeat for method in methods),
         sample_mode=sample_mode,
         seed=seed,
@@ -189,7 +190,7 @@ def _plan(
 
 def _noised(
     posterior: Posterior,
-    alpha: Tensor,
+    level: Level,
     *,
     draws: int,
     sample_mode: SampleMode,
@@ -206,7 +207,7 @@ def _noised(
     if sample_mode == "sample":
         x0 = x0 + posterior.std * torch.randn(shape, generator=generator).to(device)
     noise = torch.randn(draws, *shape, generator=generator, dtype=noise_dtype).float().to(device)
-    return add_noise(x0[:, None], noise, alpha)
+    return add_noise(x0[:, None], noise, level)
 
 
 def _predict(
@@ -216,7 +217,9 @@ def _predict(
     if not weights:
         return {}, {}
     texts = list(dict.fromkeys((row.prompt, row.ablated) for row in weights))
-    conditioning = backbone.encode_prompts(*zip(*texts, strict=True))
+    conditioning = backbone.encode_prompts(
+        [prompt for prompt, _ in texts], [Ablation(ids=ids) for _, ids in texts]
+    )
     recorder = AttentionRecorder(
         torch.stack(list(weights.values())).to(backbone.device), backbone.map_size
     )

@@ -1,18 +1,29 @@
 """What an edit is scored against, and the parts of the image that are scored. Knows no metric."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from piebench_masks.batching import Blocks
+from piebench_masks.metrics.column import SUFFIXES, Part
 
-PARTS: dict[str, str] = {"": "", "_unedit_part": " outside", "_edit_part": " inside"}
-"""Suffix of a column's name -> suffix of its label: whole image, background, edited part."""
-HEADLINE = "_unedit_part"
-"""The part that PIE-Bench's tables show: what an edit should have left alone."""
+READS = ("image", "target_image", "prompts", "mask")
+"""What a metric may look at, by the names of a sample's fields."""
+
+
+class CaseTensors(NamedTuple):
+    """source uint8 [H, W, 3], edited uint8 [V, H, W, 3], masks bool [P, H, W]: one for each of
+    ``suffixes``, the parts that hold a pixel.
+    """
+
+    source: Tensor
+    edited: Tensor
+    masks: Tensor
+    suffixes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -29,27 +40,42 @@ class EditCase:
     source_prompt: str
     target_prompt: str
 
-    def parts(self) -> dict[str, np.ndarray]:
-        """Suffix -> bool [H, W] of the parts that hold a pixel; the other parts have no score."""
-        parts = {"": np.ones(self.source.shape[:2], dtype=bool)}
+    def as_read(self, reads: Collection[str]) -> "EditCase":
+        """The case without what is not in ``reads``, of ``READS``."""
+        shown = self
+        if "target_image" not in reads:
+            shown = replace(shown, target=None)
+        if "prompts" not in reads:
+            shown = replace(shown, source_prompt="", target_prompt="")
+        if "mask" not in reads:
+            shown = replace(shown, mask=None)
+        return shown
+
+    def on(self, device: torch.device, edited: np.ndarray) -> CaseTensors:
+        """The source, its edits uint8 [V, H, W, 3] and the parts to score, on a device."""
+        masks: dict[Part, np.ndarray] = {"whole": np.ones(self.source.shape[:2], dtype=bool)}
         if self.mask is not None:
-            parts |= {"_unedit_part": ~self.mask, "_edit_part": self.mask}
-        return {suffix: part for suffix, part in parts.items() if part.any()}
+            masks |= {"outside": ~self.mask, "inside": self.mask}
+        scored = {SUFFIXES[part]: mask for part, mask in masks.items() if mask.any()}
+        return CaseTensors(
+            source=torch.from_numpy(self.source).to(device),
+            edited=torch.from_numpy(edited).to(device),
+            masks=torch.from_numpy(np.stack(list(scored.values()))).to(device),
+            suffixes=tuple(scored),
+        )
 
 
 def score_parts(
-    name: str,
-    score: Callable[[Tensor, Tensor], Tensor],
-    parts: Sequence[str],
-    variants: int,
-    blocks: Blocks,
+    name: str, score: Callable[[Tensor, Tensor], Tensor], case: CaseTensors, blocks: Blocks
 ) -> dict[str, np.ndarray]:
-    """Every variant on every part in one batched pass: float64 [variants] for ``name`` + suffix.
+    """Every edit on every part in one batched pass: float64 [V] for ``name`` + suffix.
 
-    score: indices of variants [rows] and of parts [rows] -> scores [rows]. Suffixes of ``PARTS``
-    that are not in ``parts`` are NaN.
+    score: indices of edits [rows] and of parts [rows] -> scores [rows]. Parts without a pixel are
+    NaN.
     """
-    part, variant = torch.cartesian_prod(torch.arange(len(parts)), torch.arange(variants)).unbind(1)
-    scores = blocks.map(score, variant, part).double().cpu().numpy()
-    found = dict(zip(parts, scores.reshape(len(parts), variants), strict=True))
-    return {f"{name}{suffix}": found.get(suffix, np.full(variants, np.nan)) for suffix in PARTS}
+    edits, parts = len(case.edited), len(case.masks)
+    part, edit = torch.cartesian_prod(torch.arange(parts), torch.arange(edits)).unbind(1)
+    scores = blocks.map(score, edit, part).double().cpu().numpy().reshape(parts, edits)
+    found = dict(zip(case.suffixes, scores, strict=True))
+    missing = np.full(edits, np.nan)
+    return {f"{name}{suffix}": found.get(suffix, missing) for suffix in SUFFIXES.values()}

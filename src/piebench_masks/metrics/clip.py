@@ -3,59 +3,131 @@
 Any model that open_clip can name or find in a folder. Knows no store.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
-import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
+from piebench_masks.identity import NO_OUTPUT, files_identity
 from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
 
 LONGEST_PROMPT = 1024
 """So many tokens are taken of a prompt before it is cut to what a model sees."""
+LOCAL = "local-dir:"
+"""What open_clip has before the name of a folder."""
+LOADED = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
+"""Endings of the files in such a folder that a model, its tokenizer and weights are read from."""
 
 
+@dataclass(frozen=True)
 class Clip:
     """CLIP score 100 * max(0, cosine), in float32.
 
     name: prefix of the columns. model, pretrained: as in ``open_clip.create_model``, for example
-    ``ViT-L-14-quickgelu`` with ``openai``, or ``local-dir:/a/folder`` with None. Raises
+    ``ViT-L-14-quickgelu`` with ``openai``, or ``local-dir:/a/folder`` with None. Loading raises
     WeightsError.
     """
 
-    def __init__(
-        self,
-        name: str = "clip",
-        *,
-        model: str = "ViT-L-14-quickgelu",
-        pretrained: str | None = "openai",
-        device: str | torch.device = "cpu",
-        rows: int = 8,
-    ) -> None:
-        self.name, self.device, self.blocks = name, torch.device(device), Blocks(rows)
-        with loading(
-            f"The CLIP model of '{name}'",
-            where=f"{model}, weights {pretrained or 'beside its config'}, through open_clip",
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("image", "prompts", "mask")
+    name: str = "clip"
+    _: KW_ONLY
+    model: str = field(default="ViT-L-14-quickgelu", metadata=NO_OUTPUT)
+    pretrained: str | None = field(default="openai", metadata=NO_OUTPUT)
+    device: str | torch.device = field(default="cpu", metadata=NO_OUTPUT)
+    rows: int = field(default=8, metadata=NO_OUTPUT)
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        published = self.name == "clip"
+        label = "CLIP" if published else self.name
+        other = "" if published else ", by encoders of the data set's own, not comparable with CLIP"
+        scored = f"agreement with the target prompt{other}, 0 to 100."
+        return {
+            f"{self.name}_whole": Column(
+                f"{label} whole",
+                "up",
+                role="edit",
+                meaning=f"The whole picture's {scored}",
+                bounds=(0, 100),
+            ),
+            f"{self.name}_edited": Column(
+                f"{label} edited",
+                "up",
+                role="edit",
+                meaning=f"The annotated part's {scored}",
+                part="inside",
+                bounds=(0, 100),
+            ),
+            f"{self.name}_source": Column(
+                f"{label} source",
+                "up",
+                headline=False,
+                meaning=f"The unedited picture's agreement with the source prompt{other}, 0 to "
+                "100.",
+            ),
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """Contents of the files that the model is read from; names of what is downloaded."""
+        names = {"model": self.model, "pretrained": self.pretrained}
+        with self._loading():
+            if self.model.startswith(LOCAL):
+                folder = Path(self.model.removeprefix(LOCAL))
+                files = [path for path in folder.iterdir() if path.suffix in LOADED]
+                names["model"] = files_identity(folder, files)
+            if self.pretrained and (path := Path(self.pretrained)).is_file():
+                names["pretrained"] = files_identity(path.parent, [path])
+        return names
+
+    def load(self) -> None:
+        """Load model and tokenizer: WeightsError."""
+        _ = self._open_clip
+
+    @property
+    def network(self) -> Any:
+        """open_clip's model on the device."""
+        return self._open_clip[0]
+
+    @cached_property
+    def _open_clip(self) -> tuple[Any, Any, Any]:
+        """Model, preprocessing of images and tokenizer."""
+        import open_clip  # importing it takes seconds, which a cached run need not wait
+
+        with self._loading():
+            network, preprocess = open_clip.create_model_from_pretrained(
+                self.model, self.pretrained
+            )
+            tokenizer = open_clip.get_tokenizer(self.model)
+        return network.eval().requires_grad_(False).to(self.device), preprocess, tokenizer
+
+    def _loading(self) -> Any:
+        return loading(
+            f"The CLIP model of '{self.name}'",
+            where=f"{self.model}, weights {self.pretrained or 'beside its config'}, through "
+            "open_clip",
             remedy="connect once so that open_clip can download it, give `pretrained` a local "
             "weight file, or `model` a 'local-dir:' folder with open_clip_config.json",
-        ):
-            self.model, self.preprocess = open_clip.create_model_from_pretrained(model, pretrained)
-            self.tokenizer = open_clip.get_tokenizer(model)
-        self.model.eval().requires_grad_(False).to(self.device)
-        self._pool = ThreadPoolExecutor()
-        label = "CLIP" if name == "clip" else name
-        self.columns = {
-            f"{name}_whole": Column(f"{label} whole", "up"),
-            f"{name}_edited": Column(f"{label} edited", "up"),
-            f"{name}_source": Column(f"{label} source", "up", headline=False),
-        }
+        )
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.rows)
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor()
 
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
@@ -83,9 +155,9 @@ class Clip:
 
         Resizing happens in Pillow, as where the published figures were made.
         """
-        pixels = list(self._pool.map(self.preprocess, map(Image.fromarray, images)))
-        return self.blocks.map(
-            lambda block: F.normalize(self.model.encode_image(block.to(self.device)), dim=-1),
+        pixels = list(self._pool.map(self._open_clip[1], map(Image.fromarray, images)))
+        return self._blocks.map(
+            lambda block: F.normalize(self.network.encode_image(block.to(self.device)), dim=-1),
             torch.stack(pixels),
         )
 
@@ -95,8 +167,9 @@ class Clip:
         A prompt that is longer than the model sees loses its end token, as in torchmetrics. Since
         that is what the model reads a prompt by, its score says nothing about the prompt.
         """
-        whole = self.tokenizer(list(prompts), context_length=LONGEST_PROMPT)
-        return self.blocks.map(
-            lambda block: F.normalize(self.model.encode_text(block.to(self.device)), dim=-1),
-            whole[:, : self.tokenizer.context_length],
+        tokenizer = self._open_clip[2]
+        whole = tokenizer(list(prompts), context_length=LONGEST_PROMPT)
+        return self._blocks.map(
+            lambda block: F.normalize(self.network.encode_text(block.to(self.device)), dim=-1),
+            whole[:, : tokenizer.context_length],
         )

@@ -3,93 +3,140 @@
 The network is the lpips package's; images are scaled to [-1, 1] AFTER masking. Knows no store.
 """
 
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 from warnings import catch_warnings, filterwarnings
 
-import lpips as package
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from piebench_masks.batching import Blocks
+from piebench_masks.identity import NO_OUTPUT, files_identity
 from piebench_masks.metrics import loading
-from piebench_masks.metrics.case import HEADLINE, PARTS, EditCase, score_parts
-from piebench_masks.metrics.column import Column
+from piebench_masks.metrics.case import EditCase, score_parts
+from piebench_masks.metrics.column import SUFFIXES, Column
+
+IMAGENET = "torchvision squeezenet1_1-b8a52dc0"
+"""The weights that torchvision downloads, by the name of their file."""
+HEADS = "lpips v0.1"
+"""The published linear heads, as the package holds them."""
 
 
+@dataclass(frozen=True)
 class Lpips:
     """LPIPS with a SqueezeNet 1.1 backbone, in float32.
 
     name: prefix of the columns (``lpips`` for the published network, anything else for others).
     backbone: safetensors file of the feature layers under torchvision's names; None downloads
     torchvision's ImageNet weights. weighted: use the published linear heads, which belong to
-    ImageNet features; without them every layer counts the same. Raises WeightsError.
+    ImageNet features; without them every layer counts the same. Loading raises WeightsError.
     """
 
-    def __init__(
-        self,
-        name: str = "lpips",
-        *,
-        backbone: Path | str | None = None,
-        weighted: bool = True,
-        device: str | torch.device = "cpu",
-        rows: int = 8,
-    ) -> None:
-        self.name, self.device, self.blocks = name, torch.device(device), Blocks(rows)
-        with loading(
-            f"The SqueezeNet 1.1 backbone of '{name}'",
-            where=str(
-                backbone or "torchvision's ImageNet weights, in the torch hub cache or online"
-            ),
-            remedy="connect once so that torchvision can download them, or give `backbone` a "
-            "safetensors file of torchvision's squeezenet1_1 features",
-        ):
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("image", "mask")
+    name: str = "lpips"
+    _: KW_ONLY
+    backbone: Path | str | None = field(default=None, metadata=NO_OUTPUT)
+    weighted: bool = True
+    device: str | torch.device = field(default="cpu", metadata=NO_OUTPUT)
+    rows: int = field(default=8, metadata=NO_OUTPUT)
+
+    @property
+    def columns(self) -> Mapping[str, Column]:
+        published = self.name == "lpips"
+        column = Column(
+            "LPIPS" if published else self.name,
+            "down",
+            1e3,
+            role="background",
+            meaning="Perceptual difference from the source"
+            if published
+            else "Perceptual difference from the source by a network of the data set's own, not "
+            "comparable with LPIPS,",
+            bounds=(0, 1),
+        )
+        return {f"{self.name}{suffix}": column.on(part) for part, suffix in SUFFIXES.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What the network is made of: the file's content, or the name of what is downloaded."""
+        weights = {"heads": HEADS} if self.weighted else {}
+        if self.backbone is None:
+            return {"backbone": IMAGENET} | weights
+        path = Path(self.backbone)
+        with self._loading():
+            return {"backbone": files_identity(path.parent, [path])} | weights
+
+    def load(self) -> None:
+        """Load the network: WeightsError."""
+        _ = self.network
+
+    @cached_property
+    def network(self) -> Any:
+        """The package's ``LPIPS`` on the device."""
+        from lpips import LPIPS  # importing it takes seconds, which a cached run need not wait
+
+        with self._loading():
             with catch_warnings():
                 # The package calls torchvision by an argument that torchvision has renamed.
                 filterwarnings("ignore", module="torchvision")
-                self.model = package.LPIPS(
-                    net="squeeze", lpips=weighted, pnet_rand=backbone is not None, verbose=False
+                network = LPIPS(
+                    net="squeeze",
+                    lpips=self.weighted,
+                    pnet_rand=self.backbone is not None,
+                    verbose=False,
                 )
-            if backbone is not None:
-                load_features(self.model, load_file(backbone))
-        self.model.eval().requires_grad_(False).to(self.device)
-        label = "LPIPS" if name == "lpips" else name
-        self.columns = {
-            f"{name}{suffix}": Column(f"{label}{where}", "down", 1e3, headline=suffix == HEADLINE)
-            for suffix, where in PARTS.items()
-        }
+            if self.backbone is not None:
+                load_features(network, load_file(self.backbone))
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def _loading(self) -> Any:
+        downloads = "torchvision's ImageNet weights, in the torch hub cache or online"
+        return loading(
+            f"The SqueezeNet 1.1 backbone of '{self.name}'",
+            where=str(self.backbone or downloads),
+            remedy="connect once so that torchvision can download them, or give `backbone` a "
+            "safetensors file of torchvision's squeezenet1_1 features",
+        )
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.rows)
 
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Distance of ``edited`` uint8 [V, H, W, 3] to the source; its features are taken once."""
-        parts = case.parts()
-        masks = torch.from_numpy(np.stack(list(parts.values()))).to(self.device)
-        images = torch.from_numpy(edited).to(self.device)
-        sources = torch.from_numpy(case.source).to(self.device).expand(len(parts), -1, -1, -1)
-        reference = self._features(sources, masks)
+        tensors = case.on(torch.device(self.device), edited)
+        source, images, masks, _ = tensors
+        reference = self._features(source.expand(len(masks), -1, -1, -1), masks)
 
         def distances(image: Tensor, part: Tensor) -> Tensor:
             """[rows] distances of the images with these indices on the parts with these indices."""
-            total = torch.zeros(len(image), device=self.device)
+            total = torch.zeros(len(image), device=images.device)
             for layer, features in enumerate(self._features(images[image], masks[part])):
                 difference = (features - reference[layer][part]) ** 2
-                if self.model.lpips:
-                    difference = self.model.lins[layer](difference)
+                if self.weighted:
+                    difference = self.network.lins[layer](difference)
                 total += difference.sum(dim=1).mean(dim=(1, 2))
             return total
 
-        return score_parts(self.name, distances, list(parts), len(edited), self.blocks)
+        return score_parts(self.name, distances, tensors, self._blocks)
 
     def _features(self, images: Tensor, masks: Tensor) -> list[Tensor]:
         """Unit-length features of all layers for uint8 [B, H, W, 3] under bool [B, H, W]."""
+        from lpips import normalize_tensor
+
         masked = images.movedim(-1, 1) / 255 * masks[:, None]
-        layers = self.model.net(self.model.scaling_layer(2 * masked - 1))
-        return [package.normalize_tensor(layer) for layer in layers]
+        layers = self.network.net(self.network.scaling_layer(2 * masked - 1))
+        return [normalize_tensor(layer) for layer in layers]
 
 
-def load_features(model: package.LPIPS, state: dict[str, Tensor]) -> None:
-    """Put torchvision's ``features.N.*`` tensors into the package's slices, every one of them."""
+def load_features(model: Any, state: Mapping[str, Tensor]) -> None:
+    """Put torchvision's ``features.N.*`` tensors into the slices of an ``lpips.LPIPS``: all."""
     layers = {name.removeprefix("features."): value.float() for name, value in state.items()}
     for piece in model.net.children():
         numbers = {number for number, _ in piece.named_children()}

@@ -4,55 +4,74 @@ Images are in [0, 1] and multiplied by the part; averages run over ALL pixels, a
 evaluator. Knows no weights.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
-from piebench_masks.metrics.case import HEADLINE, PARTS, EditCase
-from piebench_masks.metrics.column import Column
+from piebench_masks.identity import NO_OUTPUT
+from piebench_masks.metrics.case import EditCase
+from piebench_masks.metrics.column import SUFFIXES, Column
 
 # Wang et al. and torchmetrics: a window that ends at 3.5 sigma, constants for a data range of 1.
 SSIM_SIGMA, SSIM_RADIUS = 1.5, 5
 SSIM_C1, SSIM_C2 = 0.01**2, 0.03**2
+SCORES = {
+    "psnr": Column(
+        "PSNR",
+        "up",
+        meaning="Likeness to the source in dB (peak signal-to-noise ratio)",
+        infinite="leave that part of the picture exactly as it was",
+    ),
+    "mse": Column("MSE", "down", 1e4, meaning="Mean squared difference from the source"),
+    "ssim": Column("SSIM", "up", 1e2, meaning="Structural likeness to the source"),
+}
 
 
+@dataclass(frozen=True, kw_only=True)
 class Pixel:
     """Pixel metrics, computed ``rows`` images at a time on ``device``."""
 
-    def __init__(self, *, device: str | torch.device = "cpu", rows: int = 8) -> None:
-        self.device, self.blocks = torch.device(device), Blocks(rows)
-        self.columns = {}
-        for suffix, where in PARTS.items():
-            shown = suffix == HEADLINE
-            self.columns[f"psnr{suffix}"] = Column(f"PSNR{where}", "up", headline=shown)
-            self.columns[f"mse{suffix}"] = Column(f"MSE{where}", "down", 1e4, headline=shown)
-            self.columns[f"ssim{suffix}"] = Column(f"SSIM{where}", "up", 1e2, headline=shown)
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("image", "mask")
+    columns: ClassVar[Mapping[str, Column]] = {
+        f"{name}{suffix}": column.on(part)
+        for part, suffix in SUFFIXES.items()
+        for name, column in SCORES.items()
+    }
+    device: str | torch.device = field(default="cpu", metadata=NO_OUTPUT)
+    rows: int = field(default=8, metadata=NO_OUTPUT)
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.rows)
 
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Score ``edited`` uint8 [V, H, W, 3]; PSNR of an identical part is infinite."""
-        parts = case.parts()
-        masks = torch.from_numpy(np.stack(list(parts.values()))).to(self.device)
-        source = torch.from_numpy(case.source).to(self.device)
+        source, images, masks, suffixes = case.on(torch.device(self.device), edited)
         references = _planes(source[None], masks)[:, None]
 
-        def score(images: Tensor) -> Tensor:
+        def score(block: Tensor) -> Tensor:
             """uint8 [rows, H, W, 3] -> MSE and SSIM of every part, float64 [rows, 2, parts]."""
-            images = images.to(self.device)
-            errors = squared_error(images, source)
+            errors = squared_error(block, source)
             sums = [(errors * mask).sum(dim=(1, 2)).double() for mask in masks]
             mse = [total / (255.0**2 * source.numel()) for total in sums]
             similarity = [
-                ssim(_planes(images, mask), reference)
+                ssim(_planes(block, mask), reference)
                 for mask, reference in zip(masks, references, strict=True)
             ]
             return torch.stack([*mse, *similarity], dim=1).unflatten(1, (2, len(masks)))
 
-        found = self.blocks.map(score, torch.from_numpy(edited)).cpu().numpy()
+        found = self._blocks.map(score, images).cpu().numpy()
         values = {name: np.full(len(edited), np.nan) for name in self.columns}
-        for number, suffix in enumerate(parts):
+        for number, suffix in enumerate(suffixes):
             mse, similarity = found[:, 0, number], found[:, 1, number]
             with np.errstate(divide="ignore"):
                 psnr = -10 * np.log10(mse)

@@ -14,20 +14,52 @@ BOUNDARY_TOLERANCE = 0.0075
 """How far apart two outlines may be and still match, as a share of the image's diagonal."""
 
 RATIOS: dict[str, Column] = {
-    f"{name}{suffix}": Column(f"{label}{extra}", "up", digits=3)
-    for suffix, extra in {"": "", "_inv": " (inverted)"}.items()
-    for name, label in {
-        "dice": "Dice",
-        "precision": "Precision",
-        "recall": "Recall",
-        "iou": "IoU",
-    }.items()
+    f"{name}{suffix}": Column(f"{label}{extra}", "up", digits=3, meaning=f"{meaning}{of}.")
+    for suffix, extra, of in (
+        ("", "", ""),
+        ("_inv", " (inverted)", ", of the inverted mask and the inverted annotation"),
+    )
+    for name, label, meaning in (
+        (
+            "dice",
+            "Dice",
+            "Twice the area that mask and annotation share, divided by the sum of both areas",
+        ),
+        (
+            "precision",
+            "Precision",
+            "Share of the mask that is annotated; no best is marked, since the smallest mask wins",
+        ),
+        (
+            "recall",
+            "Recall",
+            "Share of the annotation that the mask covers; no best is marked, since the full mask "
+            "wins",
+        ),
+        ("iou", "IoU", "Area that mask and annotation share, divided by the area of either"),
+    )
 }
 COLUMNS: dict[str, Column] = {
     **RATIOS,
-    "dice_inner": Column("Dice without border", "up", digits=3),
-    "boundary_f": Column("Boundary F", "up", digits=3),
-    "average_precision": Column("AP", "up", digits=3),
+    "dice_inner": Column(
+        "Dice without border",
+        "up",
+        digits=3,
+        meaning="Dice without the frame of one pixel that PIE-Bench always annotates.",
+    ),
+    "boundary_f": Column(
+        "Boundary F",
+        "up",
+        digits=3,
+        meaning="Agreement of the two outlines: 1 if they run within 0.75 % of the image's "
+        "diagonal of each other.",
+    ),
+    "average_precision": Column(
+        "AP",
+        "up",
+        digits=3,
+        meaning="Average precision of the soft map, whatever the threshold.",
+    ),
 }
 
 

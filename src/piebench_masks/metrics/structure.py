@@ -4,72 +4,105 @@ Mean squared difference of the cosine similarities between the keys of the last 
 store.
 """
 
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.transforms.v2.functional import normalize, resize
-from transformers import ViTModel
 
 from piebench_masks.batching import Blocks
+from piebench_masks.identity import NO_OUTPUT, files_identity
 from piebench_masks.metrics import loading
-from piebench_masks.metrics.case import PARTS, EditCase, score_parts
-from piebench_masks.metrics.column import Column
+from piebench_masks.metrics.case import EditCase, score_parts
+from piebench_masks.metrics.column import SUFFIXES, Column
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+COLUMN = Column(
+    "Structure distance", "down", 1e3, meaning="Difference in layout from the source (DINO)"
+)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Structure:
     """Structure distance with DINO ViT-B/8, in float32.
 
-    model: hub id or folder of a transformers ViT. input_range: PIE-Bench's official evaluator
-    feeds values of 0..255 into the ImageNet normalisation, which expects 0..1; its published
-    figures need ``0..255``. Raises WeightsError.
+    model: hub id (at ``revision``) or folder of a transformers ViT. input_range: PIE-Bench's
+    official evaluator feeds values of 0..255 into the ImageNet normalisation, which expects 0..1;
+    its published figures need ``0..255``. Loading raises WeightsError.
     """
 
-    def __init__(
-        self,
-        *,
-        model: str = "facebook/dino-vitb8",
-        input_range: Literal["0..1", "0..255"] = "0..255",
-        device: str | torch.device = "cpu",
-        rows: int = 2,
-    ) -> None:
-        self.device, self.blocks = torch.device(device), Blocks(rows)
-        self.divisor = {"0..1": 255, "0..255": 1}[input_range]
-        with loading(
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("image", "mask")
+    columns: ClassVar[Mapping[str, Column]] = {
+        f"structure_distance{suffix}": COLUMN.on(part, headline="whole")
+        for part, suffix in SUFFIXES.items()
+    }
+    model: str = field(default="facebook/dino-vitb8", metadata=NO_OUTPUT)
+    revision: str = field(default="main", metadata=NO_OUTPUT)
+    input_range: Literal["0..1", "0..255"] = "0..255"
+    device: str | torch.device = field(default="cpu", metadata=NO_OUTPUT)
+    rows: int = field(default=2, metadata=NO_OUTPUT)
+
+    def identity(self) -> dict[str, str]:
+        """Contents of the files that a folder's model is read from; a hub model's name."""
+        folder = Path(self.model)
+        if not folder.is_dir():
+            return {"model": self.model, "revision": self.revision}
+        files = [*folder.glob("config.json"), *folder.glob("*.safetensors*")]
+        with self._loading():
+            return {"model": files_identity(folder, files)}
+
+    def load(self) -> None:
+        """Load the network: WeightsError."""
+        _ = self.network
+
+    @cached_property
+    def network(self) -> Any:
+        """The transformers ViT on the device."""
+        from transformers import ViTModel  # takes seconds, which a cached run need not wait
+
+        with self._loading():
+            network = ViTModel.from_pretrained(
+                self.model,
+                revision=self.revision,
+                dtype=torch.float32,
+                add_pooling_layer=False,
+                use_safetensors=True,
+            )
+        return network.eval().requires_grad_(False).to(self.device)
+
+    def _loading(self) -> Any:
+        return loading(
             "The DINO model of the structure distance",
-            where=f"{model}, as a folder or on the Hugging Face hub (and in its cache)",
+            where=f"{self.model}, as a folder or on the Hugging Face hub (and in its cache)",
             remedy="connect once so that transformers can download it, or give `model` a folder "
             "made by save_pretrained",
-        ):
-            self.model = ViTModel.from_pretrained(
-                model, dtype=torch.float32, add_pooling_layer=False, use_safetensors=True
-            )
-        self.model.eval().requires_grad_(False).to(self.device)
-        # The projection's name differs between transformers versions; its place does not.
-        self.key = [
+        )
+
+    @cached_property
+    def _keys(self) -> Any:
+        """The last block's projection: its name differs between transformers versions."""
+        return [
             module
-            for name, module in self.model.named_modules()
+            for name, module in self.network.named_modules()
             if name.endswith((".k_proj", ".key"))
         ][-1]
-        self.columns = {
-            f"structure_distance{suffix}": Column(
-                f"Structure distance{where}", "down", 1e3, headline=suffix == ""
-            )
-            for suffix, where in PARTS.items()
-        }
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.rows)
 
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Distance of ``edited`` uint8 [V, H, W, 3] to the source; one pass for the source."""
-        parts = case.parts()
-        masks = torch.from_numpy(np.stack(list(parts.values()))).to(self.device)
-        images = torch.from_numpy(edited).to(self.device)
-        source = torch.from_numpy(case.source).to(self.device)
-        reference = self.blocks.map(
+        tensors = case.on(torch.device(self.device), edited)
+        source, images, masks, _ = tensors
+        reference = self._blocks.map(
             lambda mask: self._self_similarity(source.expand(len(mask), -1, -1, -1), mask),
             masks,
         )
@@ -79,16 +112,19 @@ class Structure:
             similarity = self._self_similarity(images[image], masks[part])
             return ((similarity - reference[part]) ** 2).mean(dim=(1, 2))
 
-        return score_parts("structure_distance", distances, list(parts), len(edited), self.blocks)
+        return score_parts("structure_distance", distances, tensors, self._blocks)
 
     def _self_similarity(self, images: Tensor, masks: Tensor) -> Tensor:
         """Cosine similarity [B, T, T] of all T tokens' keys (class token included)."""
-        pixels = images.movedim(-1, 1) / self.divisor * masks[:, None]
+        from torchvision.transforms.v2.functional import normalize, resize
+
+        divisor = {"0..1": 255, "0..255": 1}[self.input_range]
+        pixels = images.movedim(-1, 1) / divisor * masks[:, None]
         pixels = normalize(resize(pixels, [224], max_size=480), IMAGENET_MEAN, IMAGENET_STD)
         found: list[Tensor] = []
-        handle = self.key.register_forward_hook(lambda module, given, keys: found.append(keys))
+        handle = self._keys.register_forward_hook(lambda module, given, keys: found.append(keys))
         try:
-            self.model(pixels, interpolate_pos_encoding=True)
+            self.network(pixels, interpolate_pos_encoding=True)
         finally:
             handle.remove()
         keys = F.normalize(found[0], dim=-1)

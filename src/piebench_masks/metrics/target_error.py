@@ -3,6 +3,10 @@
 PIE-Bench has no true targets; the shapes miniature renders them. Knows no weights.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 import torch
 
@@ -11,13 +15,23 @@ from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.pixel import squared_error
 
 
+@dataclass(frozen=True)
 class TargetError:
     """Squared error to the true target inside the mask, relative to doing nothing (which is 1)."""
 
-    def __init__(self) -> None:
-        self.columns = {
-            "target_error": Column("Error to target (median)", "down", digits=3, statistic="median")
-        }
+    version: ClassVar[int] = 1
+    reads: ClassVar[tuple[str, ...]] = ("image", "target_image", "mask")
+    columns: ClassVar[Mapping[str, Column]] = {
+        "target_error": Column(
+            "Error to target (median)",
+            "down",
+            digits=3,
+            statistic="median",
+            role="target",
+            meaning="Squared error to the true edit inside the annotated mask; 1 is doing nothing.",
+            part="inside",
+        )
+    }
 
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Score ``edited`` uint8 [V, H, W, 3]; NaN without a target or where nothing changes."""

@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from omegaconf import OmegaConf
 
 from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
 from piebench_masks.metrics.column import Column, columns_json, write_columns
@@ -32,15 +31,10 @@ from piebench_masks.report.samples import StoredSamples
 from piebench_masks.report.table import Table
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
-from piebench_masks.stages.edit import KEYS as PAINTED_KEYS
 from piebench_masks.stages.edit import edit_folder
-from piebench_masks.stages.maps import map_folder, map_name
-from piebench_masks.stages.masks import KEYS as CUT_KEYS
-from piebench_masks.stages.masks import mask_folder
-from piebench_masks.stages.score_edits import EDIT_KEYS, edit_columns, edit_score_folder
-from piebench_masks.stages.score_masks import MASK_KEYS, mask_score_folder
-from piebench_masks.stages.scores import edit_scores, mask_scores, measured_costs
-from piebench_masks.store import Folder
+from piebench_masks.stages.maps import map_folder
+from piebench_masks.stages.score_edits import edit_columns, edit_score_folder
+from piebench_masks.stages.scores import edit_scores, mask_scores, measured_costs, origins
 
 RUNTIME = (
     *("artifacts_dir", "baseline", "batch_size", "device", "dry_run", "executor", "fail_on_error"),
@@ -77,34 +71,32 @@ class Report:
         return self.folder / "report.html"
 
 
-def read_scores(run: Run, samples: Sequence[Sample], edit_types: Sequence[str]) -> Scores:
-    """All stored scores of a run. edit_types: the data set's labels in their order."""
-    edits = edit_scores(run, samples, edit_types)
+def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
+    """All stored scores of a run."""
+    edits = edit_scores(run, samples)
     return Scores(
-        masks=mask_scores(run, samples, edit_types),
+        masks=mask_scores(run, samples),
         edits=edits,
-        costs=measured_costs(run, samples, edits, edit_types),
+        costs=measured_costs(run, samples, edits),
         columns=edit_columns(run),
         defaults={name: method.threshold for name, method in run.methods.items()},
     )
 
 
-def write_report(
-    run: Run, samples: Sequence[Sample], computed: Outcome, edit_types: Sequence[str]
-) -> Report:
+def write_report(run: Run, samples: Sequence[Sample], computed: Outcome) -> Report:
     """Write the report, or leave it as it is where nothing of it has changed."""
     folder = run.results
     folder.mkdir(parents=True, exist_ok=True)
-    scores = read_scores(run, samples, edit_types)
+    scores = read_scores(run, samples)
     stored = StoredSamples(run, samples, scores)
     origin = _provenance(run, samples, computed)
     described = figures(scores.masks, scores.edits, scores.columns)
-    digest = _digest(run, samples, edit_types, scores, origin, computed)
+    digest = _digest(run, samples, scores, origin, computed)
     _write_record(run, computed, origin)
     earlier = _read_index(folder)
     changed = earlier.get("digest") != digest or not _all_there(folder, earlier["files"])
     if changed:
-        index = _draw(run, samples, edit_types, scores, stored, origin, described)
+        index = _draw(run, samples, scores, stored, origin, described)
         for name in set(earlier.get("files", ())) - set(index["files"]):
             (folder / name).unlink(missing_ok=True)
         _write(folder / "report.json", json.dumps({"digest": digest, **index}, indent=1))
@@ -129,7 +121,6 @@ def write_report(
 def _draw(
     run: Run,
     samples: Sequence[Sample],
-    edit_types: Sequence[str],
     scores: Scores,
     stored: StoredSamples,
     origin: Mapping[str, Any],
@@ -175,7 +166,7 @@ def _draw(
         gallery=stored.all(),
         provenance=_shown_provenance(origin),
         summary=summary(scores, len(samples)) + [MINIATURE] * (cfg.dataset.name == "shapes"),
-        edit_types=edit_types,
+        edit_types=run.edit_types,
     )
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
     listed = {"tables": list(tables), "comparisons": list(comparisons), "pictures": pictures}
@@ -198,7 +189,7 @@ def _write_record(run: Run, computed: Outcome, origin: Mapping[str, Any]) -> Non
     """What this process was asked for, did and failed at, whether or not its results are new."""
     lines = [json.dumps(asdict(failure)) for failure in computed.failures]
     _write(run.results / "failures.jsonl", "".join(f"{line}\n" for line in lines))
-    _write(run.results / "config.yaml", OmegaConf.to_yaml(run.cfg, resolve=True))
+    _write(run.results / "config.yaml", run.cfg.yaml())
     _write(run.results / "provenance.json", json.dumps(origin, indent=2))
 
 
@@ -208,18 +199,16 @@ def _write_record(run: Run, computed: Outcome, origin: Mapping[str, Any]) -> Non
 def _digest(
     run: Run,
     samples: Sequence[Sample],
-    edit_types: Sequence[str],
     scores: Scores,
     origin: Mapping[str, Any],
     computed: Outcome,
 ) -> str:
     """12 hex digits of all that a report is made from, the code that makes it included."""
-    config: Any = OmegaConf.to_container(run.cfg, resolve=True)
     content = {
         "code": _code_digest(),
-        "config": {key: value for key, value in config.items() if key not in RUNTIME},
+        "config": {key: value for key, value in run.plain.items() if key not in RUNTIME},
         "samples": [[sample.id, sample.fingerprint(SAMPLE_FIELDS)] for sample in samples],
-        "edit_types": list(edit_types),
+        "edit_types": list(run.edit_types),
         "columns": columns_json(scores.columns),
         "defaults": scores.defaults,
         "artifacts": origin["artifacts"],
@@ -287,32 +276,8 @@ def _provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[
         "failed items": len(computed.failures),
         "computed": dict(computed.counts),
         "artifacts": keys | scores,
-        "items": union(_origins(run, samples)),
+        "items": union(origins(run, samples)),
     }
-
-
-def _origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
-    """The provenances of all items: None for items that do not say who made them."""
-    ids: dict[tuple[Folder, str | None], None] = {}
-    for name in run.methods:
-        maps = map_folder(run, name)
-        files = [map_name(run, name, sample) for sample in samples]
-        ids |= {(maps, maps.made_by(file)): None for file in files if maps.has(file)}
-    tables = [(mask_folder(run, name), CUT_KEYS) for name in run.methods if run.editors]
-    tables += [(mask_score_folder(run, name), MASK_KEYS) for name in run.methods]
-    tables += [(edit_folder(run, name), PAINTED_KEYS) for name in run.editors]
-    tables += [
-        (edit_score_folder(run, name, metric), EDIT_KEYS)
-        for name in run.section("editor")
-        for metric in run.metrics
-    ]
-    for folder, table_keys in tables:
-        rows = folder.rows(table_keys, origin=True)
-        names = rows["provenance"].unique() if "provenance" in rows else []
-        ids |= {(folder, name if isinstance(name, str) else None): None for name in names}
-    provenances = [None if name is None else folder.provenance(name) for folder, name in ids]
-    distinct = {json.dumps(one, sort_keys=True): one for one in provenances}
-    return list(distinct.values())
 
 
 def _mixed(items: Mapping[str, Any]) -> list[str]:

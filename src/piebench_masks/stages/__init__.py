@@ -5,13 +5,18 @@ from collections.abc import Callable, Sequence
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
-from piebench_masks.stages.masks import Masks
-from piebench_masks.stages.score import EditScores, MaskScores
+from piebench_masks.stages.maps import Maps
+from piebench_masks.stages.masks import Cuts
+from piebench_masks.stages.score_edits import EditScores
+from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.stage import Stage
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
-    "masks": lambda run, samples: [Masks(run, samples)],
-    "edit": lambda run, samples: [Edit(run, samples, editor) for editor in run.editors],
+    "masks": lambda run, samples: [Maps(run, samples)],
+    "edit": lambda run, samples: [
+        *([Cuts(run, samples)] if run.editors else []),
+        *(Edit(run, samples, editor) for editor in run.editors),
+    ],
     "score": lambda run, samples: [
         MaskScores(run, samples),
         *(EditScores(run, samples, editor) for editor in run.section("editor")),
@@ -22,5 +27,5 @@ STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
 
 def stage_of(name: str, run: Run, samples: Sequence[Sample]) -> Stage:
     """The stage of that ``Stage.name``; a worker process needs no samples for it."""
-    made = (stage for make in STAGES.values() for stage in make(run, samples))
-    return next(stage for stage in made if stage.name == name)
+    stages = (stage for make in STAGES.values() for stage in make(run, samples))
+    return next(stage for stage in stages if stage.name == name)

@@ -2,35 +2,29 @@
 thresholds, and what that cost.
 """
 
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from piebench_masks.data.sample import Sample
-from piebench_masks.editing.editor import Sources
-from piebench_masks.provenance import identity
-from piebench_masks.run import Run, item_name, once
-from piebench_masks.stages.latents import (
-    Source,
-    latents_folder,
-    load_sources,
-    model_image,
-    posteriors,
-)
+from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.editing.editor import Sources, paint
+from piebench_masks.run import Run, once
+from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
-from piebench_masks.stages.variants import Variant, distinct, variants
+from piebench_masks.stages.variants import Variant, Variants, distinct
 from piebench_masks.store import Folder
 
-VERSION = 2
+VERSION = 3
 KEYS = ["item", "mask"]
 COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward"]
 """Of one edit: U-Net evaluations and wall time, without and with its mask."""
+STAMP = ["size", "mtime_ns"]
+"""Of an edit's file when it was written: as long as they are the same, it need not be read."""
 NOT_FINITE = (
     "its latents are not finite: the weights hold NaN, or the precision overflowed (use a "
     "model.dtype with more range)"
@@ -40,39 +34,47 @@ NOT_FINITE = (
 @once
 def edit_folder(run: Run, editor: str) -> Folder:
     """The edits of the editor that is called so, keyed by its own settings and not by its name."""
-    parameters = {
+    parameters: dict[str, Any] = {
         "version": VERSION,
-        "editor": identity(run.section("editor")[editor]),
-        # Of an editor's own model, which an id or a folder's name does not tell.
-        "weights": getattr(run.editors[editor], "identity", None),
-        "latents": latents_folder(run).key,
-        "dtype": run.cfg.model.dtype,
-        "map_size": run.cfg.model.map_size,  # of the attention that some editors read
-        "compile": run.cfg.model.compile,
+        "editor": run.identity(f"editor.{editor}"),
+        "sizes": list(run.sizes),
     }
+    if run.editors[editor].needs is not None:
+        parameters |= {
+            "latents": latents_folder(run).key,
+            "dtype": run.cfg.model.dtype,
+            "map_size": run.cfg.model.map_size,  # of the attention that some editors read
+            "compile": run.cfg.model.compile,
+        }
     return run.folder("edit", parameters)
 
 
-def edit_name(sample: Sample, mask: str) -> str:
+def edit_item(run: Run, editor: str, sample: Sample) -> str:
+    """A sample's name among an editor's edits: by what the editor reads of it."""
+    return item_name(sample, run.editors[editor].reads)
+
+
+def edit_name(run: Run, editor: str, sample: Sample, mask: str) -> str:
     """File of a sample's edit under the mask of that name."""
-    return f"{item_name(sample)}/{mask}.png"
+    return f"{edit_item(run, editor, sample)}/{mask}.png"
 
 
 def has_edit(run: Run, sample: Sample, variant: Variant) -> bool:
     """Whether the edit is there, painted by an editor or, as a file, by others."""
     if variant.file is not None:
         return variant.file.is_file()
-    return edit_folder(run, variant.editor).has(edit_name(sample, variant.name))
+    name = edit_name(run, variant.editor, sample, variant.name)
+    return edit_folder(run, variant.editor).has(name)
 
 
 def edit_costs(run: Run, editor: str) -> pd.DataFrame:
     """``COSTS`` of every edit that was ever painted with the editor's settings, by ``KEYS``."""
-    rows = edit_folder(run, editor).rows(KEYS).reindex(columns=[*KEYS, *COSTS])
+    rows = edit_folder(run, editor).rows(KEYS).reindex(columns=[*KEYS, *COSTS, "provenance"])
     return rows.astype(dict.fromkeys(COSTS, float))
 
 
 Cost = dict[str, float]
-Painted = tuple[Tensor | None, Cost]
+Painted = tuple[NDArray[np.uint8] | None, Cost]
 """An edit, uint8 [H,W,3], None where it is not finite, and its ``COSTS``."""
 
 
@@ -86,88 +88,73 @@ class Edit:
         self.name = f"edit {editor}"
 
     def prepare(self) -> None:
-        _ = self.run.backbone
+        if self.run.editors[self.editor].needs is not None:
+            _ = self.run.backbone
 
     def pending(self, *, everything: bool = False) -> list[Work]:
-        folder = edit_folder(self.run, self.editor)
-        rows = folder.rows(KEYS)
-        known = set(zip(rows["item"], rows["mask"], strict=True))
+        folder, variants = edit_folder(self.run, self.editor), Variants(self.run)
+        rows = folder.rows(KEYS).reindex(columns=[*KEYS, *STAMP])
+        stamps = {
+            (item, mask): stamp for item, mask, *stamp in rows.itertuples(index=False, name=None)
+        }
+
+        def is_whole(item: str, variant: Variant) -> bool:
+            stamp = stamps.get((item, variant.name))
+            if stamp is None:
+                return False
+            return folder.is_whole(f"{item}/{variant.name}.png", *stamp)
+
         work = []
         with ThreadPoolExecutor() as pool:
             for sample in self.samples:
-                todo = distinct(variants(self.run, sample, self.editor))
+                todo = distinct(variants.of(sample, self.editor))
                 if not everything:
-                    names = [edit_name(sample, variant.name) for variant in todo]
-                    whole = pool.map(folder.has_image, names)
-                    todo = [
-                        variant
-                        for variant, there in zip(todo, whole, strict=True)
-                        if not there or (item_name(sample), variant.name) not in known
-                    ]
+                    item = edit_item(self.run, self.editor, sample)
+                    whole = list(pool.map(is_whole, [item] * len(todo), todo))
+                    todo = [v for v, there in zip(todo, whole, strict=True) if not there]
                 if todo:
                     work.append(Work(sample, tuple(todo)))
         return work
 
-    def load(self, batch: Batch) -> tuple[list[Source], NDArray[np.uint8]]:
-        """The samples' posteriors, where they are stored, and pictures [B,H,W,3]."""
-        samples = [work.sample for work in batch]
-        pictures = [model_image(self.run, sample) for sample in samples]
-        return load_sources(self.run, samples), np.stack(pictures)
+    def load(self, batch: Batch) -> list[Source]:
+        encoded = self.run.editors[self.editor].needs is not None
+        return load_sources(self.run, [work.sample for work in batch], encoded=encoded)
 
-    def compute(
-        self, batch: Batch, loaded: tuple[list[Source], NDArray[np.uint8]]
-    ) -> list[Painted]:
+    def compute(self, batch: Batch, loaded: list[Source]) -> list[Painted]:
         """All edits of the batch in the order of its work."""
         run, editor = self.run, self.run.editors[self.editor]
-        backbone, samples = run.backbone, [work.sample for work in batch]
+        backbone = run.backbone if editor.needs is not None else None
         sources = Sources(
-            images=torch.from_numpy(loaded[1]),
-            posterior=posteriors(run, loaded[0]),
-            source_prompts=[sample.source_prompt for sample in samples],
-            target_prompts=[sample.target_prompt for sample in samples],
-            instructions=[sample.instruction for sample in samples],
-            blended_words=[sample.blended_word for sample in samples],
+            [source.scene for source in loaded],
+            None if backbone is None else posteriors(run, loaded),
         )
-        masks = torch.from_numpy(np.stack([v.mask for work in batch for v in work.todo]))
+        size = run.sizes[1]
+        masks = np.stack([v.mask.array(size) for work in batch for v in work.todo])
         owner = torch.tensor([row for row, work in enumerate(batch) for _ in work.todo])
-        started = _now(backbone.device)
-        inverted = editor.invert(backbone, sources)
-        between = _now(backbone.device)
-        edited = editor.edit(
-            backbone, sources, inverted, masks.to(backbone.device), owner.to(backbone.device)
-        )
-        finite = edited.latents.isfinite().flatten(1).all(dim=1)
-        decoder = edited.decoder or backbone
-        pictures = iter(decoder.decode(edited.latents[finite]) if finite.any() else ())
-        ended = _now(backbone.device)
-        seconds = (between - started) / len(batch), (ended - between) / len(masks)
-        nfe = zip(inverted.nfe.cpu()[owner].tolist(), edited.nfe.tolist(), strict=True)
+        edited, costs = paint(backbone, editor, sources, torch.from_numpy(masks), owner)
+        pictures = edited.images.numpy()
         return [
-            (next(pictures) if sound else None, dict(zip(COSTS, (*each, *seconds), strict=True)))
-            for sound, each in zip(finite.tolist(), nfe, strict=True)
+            (picture if finite else None, dict(zip(COSTS, cost, strict=True)))
+            for picture, finite, cost in zip(pictures, edited.finite.tolist(), costs, strict=True)
         ]
 
     def store(self, batch: Batch, computed: list[Painted]) -> list[Failure]:
-        """Costs first: an edit without them would be painted again."""
+        """Pictures first: a cost without its picture would be of none."""
         pictures, costs, failures = {}, [], []
         asked = [(work.sample, variant) for work in batch for variant in work.todo]
         for (sample, variant), (picture, cost) in zip(asked, computed, strict=True):
             if picture is None:
                 failures.append(Failure(self.name, sample.id, str(variant), NOT_FINITE))
-            else:
-                pictures[edit_name(sample, variant.name)] = picture.numpy()
-                costs.append({"item": item_name(sample), "mask": variant.name} | cost)
+                continue
+            item = edit_item(self.run, self.editor, sample)
+            pictures[f"{item}/{variant.name}.png"] = picture
+            costs.append({"item": item, "mask": variant.name} | cost)
         folder = edit_folder(self.run, self.editor)
-        folder.append_rows(costs)
-        folder.write_images(pictures)
+        stamps = folder.write_images(pictures)
+        folder.append_rows(
+            [row | stamp._asdict() for row, stamp in zip(costs, stamps.values(), strict=True)]
+        )
         return failures
 
     def finish(self) -> None:
         edit_folder(self.run, self.editor).compact(KEYS)
-
-
-def _now(device: torch.device) -> float:
-    """Seconds on a clock that waits for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

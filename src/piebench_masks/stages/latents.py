@@ -4,26 +4,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.images import load_image
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.data.scene import Scene, scene_of
 from piebench_masks.diffusion.backbone import Posterior
-from piebench_masks.run import Run, item_name, once
+from piebench_masks.run import Run, once
 from piebench_masks.store import Folder
 
-VERSION = 1
+VERSION = 2
+READS = ("image",)
 
 
 @once
 def latents_folder(run: Run) -> Folder:
     parameters = {
         "version": VERSION,
-        "model": run.model_source[1],
-        "variant": run.cfg.model.variant,  # a folder may hold the weights of several
+        "model": run.identity("model"),
         "vae_dtype": run.cfg.model.vae_dtype,
     }
     return run.folder("latents", parameters)
@@ -31,21 +30,23 @@ def latents_folder(run: Run) -> Folder:
 
 @dataclass(frozen=True)
 class Source:
-    """A sample's stored posterior (mean and std), or its image [H,W,3] where none is stored."""
+    """A sample's scene and, where it is stored, its posterior (mean and std)."""
 
     name: str
-    moments: dict[str, Tensor] | None
-    image: NDArray[np.uint8] | None
+    scene: Scene
+    moments: dict[str, Tensor] | None = None
 
 
-def load_sources(run: Run, samples: Sequence[Sample]) -> list[Source]:
-    """What there is of the samples in files; network and device are left alone."""
-    folder = latents_folder(run)
+def load_sources(run: Run, samples: Sequence[Sample], *, encoded: bool) -> list[Source]:
+    """What there is of the samples in files; network and device are left alone.
+
+    encoded: whether posteriors will be asked for.
+    """
 
     def load(sample: Sample) -> Source:
-        name = f"{item_name(sample)}.safetensors"
-        moments = folder.read_tensors(name)
-        return Source(name, moments, model_image(run, sample) if moments is None else None)
+        name = f"{item_name(sample, READS)}.safetensors"
+        moments = latents_folder(run).read_tensors(name) if encoded else None
+        return Source(name, model_scene(run, sample), moments)
 
     return [load(sample) for sample in samples]
 
@@ -53,9 +54,9 @@ def load_sources(run: Run, samples: Sequence[Sample]) -> list[Source]:
 def posteriors(run: Run, sources: Sequence[Source]) -> Posterior:
     """Mean and std, each [B,4,h,w]; what is not stored yet is encoded in one batch and stored."""
     stored = {source.name: source.moments for source in sources if source.moments is not None}
-    images = {source.name: source.image for source in sources if source.image is not None}
+    images = {source.name: source.scene.image for source in sources if source.name not in stored}
     if images:
-        fresh = run.backbone.encode_images(torch.from_numpy(np.stack(list(images.values()))))
+        fresh = run.backbone.encode_images(torch.stack(list(images.values())))
         for row, name in enumerate(images):
             stored[name] = {"mean": fresh.mean[row].cpu(), "std": fresh.std[row].cpu()}
             latents_folder(run).write_tensors(name, stored[name])
@@ -64,10 +65,10 @@ def posteriors(run: Run, sources: Sequence[Source]) -> Posterior:
     return Posterior(mean.to(run.device), std.to(run.device))
 
 
-def model_image(run: Run, sample: Sample) -> NDArray[np.uint8]:
-    """A sample's source image at the model's size, uint8 [H,W,3]."""
+def model_scene(run: Run, sample: Sample) -> Scene:
+    """A sample with its source image at the model's size."""
     size, _ = run.sizes
-    return load_image(image_file(run, sample.image_path), (size, size))
+    return scene_of(sample, load_image(image_file(run, sample.image_path), (size, size)))
 
 
 def image_file(run: Run, image_path: str) -> Path:

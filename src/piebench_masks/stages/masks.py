@@ -1,117 +1,194 @@
-"""Stage 2: a soft map for every sample and method, stored raw at its native grid."""
+"""The masks that thresholds cut from soft maps, at the latents' size: what editors paint under.
 
-from collections.abc import Sequence
+Cut once and stored as rows: the threshold, the mask's bits, and a hash of them. Equal masks have
+the same hash, so that each is painted and scored once.
+"""
 
+import hashlib
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
-from piebench_masks.data.sample import Sample
-from piebench_masks.masks.method import MapMethod, SoftMaps, soft_maps
-from piebench_masks.run import Run, item_name, once
-from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
+from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.editing.external import MaskSource
+from piebench_masks.identity import part_identity
+from piebench_masks.masks import MapMethod
+from piebench_masks.masks.baselines import Oracle
+from piebench_masks.masks.binarize import nearest_exact
+from piebench_masks.run import Run, once
+from piebench_masks.stages.maps import READS, has_map, map_folder, read_map
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
 
 VERSION = 1
+KEYS = ["item", "threshold"]
+DAMAGED = "its stored map is damaged: run again, it will be computed anew"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask at the latents' size. ``sha``: 16 hex digits of its bits' hash; area: its share."""
+
+    threshold: float
+    sha: str
+    area: float
+    bits: bytes
+
+    @classmethod
+    def of(cls, threshold: float, mask: NDArray[np.bool_]) -> "Mask":
+        """mask: bool [h, w]."""
+        bits = np.packbits(mask).tobytes()
+        sha = hashlib.sha256(bits).hexdigest()[:16]
+        return cls(threshold, sha, float(mask.mean()), bits)
+
+    def array(self, size: int) -> NDArray[np.bool_]:
+        """bool [size, size]."""
+        flat = np.unpackbits(np.frombuffer(self.bits, np.uint8), count=size * size)
+        return flat.astype(bool).reshape(size, size)
 
 
 @once
-def map_folder(run: Run, method: MapMethod) -> Folder:
-    """Keyed by what changes this method's maps, not by the thresholds they are cut at later."""
-    cfg = run.cfg
-    parameters = {
-        "version": VERSION,
-        "method": method.name,
-        "soft_map": f"{method.soft_map.__module__}.{method.soft_map.__qualname__}",
-        "map_size": cfg.model.map_size,
-        "seed": cfg.seed,
-    }
-    if method.conditions:
+def mask_folder(run: Run, name: str) -> Folder:
+    method = run.methods[name]
+    parameters: dict[str, Any] = {"version": VERSION, "sizes": list(run.sizes)}
+    if isinstance(method, Oracle):
+        parameters["annotation"] = "itself"
+    else:
         parameters |= {
-            "latents": latents_folder(run).key,
-            "dtype": cfg.model.dtype,
-            "compile": cfg.model.compile,
-            "compat": cfg.compat,
-            "strength": cfg.strength,
-            "draws": method.draws or cfg.num_repeat,
-            "sample_mode": cfg.sample_mode,
-            "noise_dtype": cfg.noise_dtype,
+            "maps": map_folder(run, name).key,
+            "binarizer": part_identity(method.cutter),
+            "compat": run.cfg.compat,
         }
     return run.folder("masks", parameters)
 
 
-def map_name(sample: Sample) -> str:
-    return f"{item_name(sample)}.safetensors"
+@once
+def edit_thresholds(run: Run, name: str) -> list[float]:
+    """``cfg.thresholds`` for one method: its own, (some of) its sweep, or the same list for all.
+
+    A method whose sweep has a single threshold is edited at that one.
+    """
+    choice, method = run.cfg.thresholds, run.methods[name]
+    sweep = method.thresholds
+    if choice == "one":
+        return [method.threshold]
+    if choice == "sweep" or len(sweep) == 1:
+        return sweep
+    if isinstance(choice, int):
+        return [sweep[i] for i in np.linspace(0, len(sweep) - 1, choice).round().astype(int)]
+    return [float(threshold) for threshold in choice]
 
 
-def read_map(run: Run, method: MapMethod, sample: Sample) -> Tensor | None:
-    """The stored map [g,g] float32, None where it is missing or damaged."""
-    tensors = map_folder(run, method).read_tensors(map_name(sample))
-    return None if tensors is None else tensors["map"]
+def mask_source(method: MapMethod) -> MaskSource:
+    return "oracle" if method.knows == "annotation" else "predicted"
 
 
-class Masks:
-    """Soft maps; an item is one method's map of a sample."""
+def stored_masks(run: Run, name: str) -> dict[str, dict[float, Mask]]:
+    """All masks of a method that were cut, by item and threshold."""
+    rows = mask_folder(run, name).rows(KEYS)
+    masks: dict[str, dict[float, Mask]] = {}
+    for item, threshold, sha, area, bits in zip(
+        *(rows[column] for column in (*KEYS, "mask", "area", "bits")) if len(rows) else ((),) * 5,
+        strict=True,
+    ):
+        masks.setdefault(item, {})[threshold] = Mask(threshold, sha, area, b64decode(bits))
+    return masks
 
-    name = "masks"
+
+def mask_item(run: Run, name: str, sample: Sample) -> str:
+    return item_name(sample, READS[run.methods[name].knows])
+
+
+class Cuts:
+    """Masks of the thresholds that are edited under; an item is one method's masks of a sample."""
+
+    name = "cut masks"
     item = "map"
 
     def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
         self.run, self.samples = run, samples
 
     def prepare(self) -> None:
-        _ = self.run.backbone
+        """Nothing: masks are cut without a network."""
 
     def pending(self, *, everything: bool = False) -> list[Work]:
-        def missing(sample: Sample) -> tuple[str, ...]:
-            return tuple(
-                name
-                for name, method in self.run.methods.items()
-                if (sample.mask is not None or method.reads != "annotation")
-                and (everything or read_map(self.run, method, sample) is None)
+        todo: dict[str, list[str]] = {sample.id: [] for sample in self.samples}
+        for name, method in self.run.methods.items():
+            masks = {} if everything else stored_masks(self.run, name)
+            thresholds = set(edit_thresholds(self.run, name))
+            for sample in self.samples:
+                if thresholds <= masks.get(mask_item(self.run, name, sample), {}).keys():
+                    continue
+                annotated = isinstance(method, Oracle) and sample.mask is not None
+                if annotated or has_map(self.run, name, sample):
+                    todo[sample.id].append(name)
+        return [Work(sample, tuple(todo[sample.id])) for sample in self.samples if todo[sample.id]]
+
+    def load(self, batch: Batch) -> list[dict[str, Tensor | None]]:
+        """A sample an entry: its maps by method, None where one is damaged."""
+        return [
+            {name: read_map(self.run, name, work.sample) for name in work.todo} for work in batch
+        ]
+
+    def compute(
+        self, batch: Batch, loaded: list[dict[str, Tensor | None]]
+    ) -> list[dict[str, list[Mask] | None]]:
+        return [
+            {name: self._masks(name, work.sample, soft_map) for name, soft_map in maps.items()}
+            for work, maps in zip(batch, loaded, strict=True)
+        ]
+
+    def _masks(self, name: str, sample: Sample, soft_map: Tensor | None) -> list[Mask] | None:
+        """Maps are cut at the image's size and the mask is then brought to the latents' by
+        nearest-exact, as in the reference's edit script; the oracle's is the annotated one itself.
+        """
+        run, method = self.run, self.run.methods[name]
+        thresholds = edit_thresholds(run, name)
+        image, latent = run.sizes
+        if isinstance(method, Oracle):
+            assert sample.mask is not None
+            annotation = torch.from_numpy(from_coco(sample.mask))
+            masks = nearest_exact(annotation[None], latent).expand(len(thresholds), -1, -1)
+        elif soft_map is None:
+            return None
+        else:
+            masks = method.cutter.latent_masks(
+                soft_map, thresholds, (image, image), run.cfg.compat, latent
             )
+        return [Mask.of(t, mask) for t, mask in zip(thresholds, masks.numpy(), strict=True)]
 
-        work = [Work(sample, missing(sample)) for sample in self.samples]
-        return [entry for entry in work if entry.todo]
-
-    def load(self, batch: Batch) -> list[Source]:
-        return load_sources(self.run, [work.sample for work in batch])
-
-    def compute(self, batch: Batch, loaded: list[Source]) -> SoftMaps:
-        run, cfg = self.run, self.run.cfg
-        wanted = [name for name in run.methods if any(name in work.todo for work in batch)]
-        samples = [work.sample for work in batch]
-        return soft_maps(
-            run.backbone,
-            posteriors(run, loaded),
-            [sample.source_prompt for sample in samples],
-            [sample.target_prompt for sample in samples],
-            [run.methods[name] for name in wanted],
-            strength=cfg.strength,
-            num_repeat=cfg.num_repeat,
-            sample_mode=cfg.sample_mode,
-            seed=cfg.seed,
-            noise_dtype=getattr(torch, cfg.noise_dtype),
-            compat=cfg.compat,
-            annotations=[
-                None if sample.mask is None else torch.from_numpy(from_coco(sample.mask))
-                for sample in samples
-            ],
-            sample_ids=[sample.id for sample in samples],
-        )
-
-    def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:
-        failures = []
-        for row, work in enumerate(batch):
-            for name in work.todo:
-                result = computed[name][row]
-                if isinstance(result, Tensor):
-                    folder = map_folder(self.run, self.run.methods[name])
-                    folder.write_tensors(map_name(work.sample), {"map": result})
-                else:
-                    failures.append(Failure(self.name, work.sample.id, name, str(result)))
+    def store(self, batch: Batch, computed: list[dict[str, list[Mask] | None]]) -> list[Failure]:
+        failures, rows = [], {name: list[dict[str, Any]]() for name in self.run.methods}
+        for work, masks in zip(batch, computed, strict=True):
+            for name, cut in masks.items():
+                if cut is None:
+                    failures.append(Failure(self.name, work.sample.id, name, DAMAGED))
+                    continue
+                item = mask_item(self.run, name, work.sample)
+                rows[name] += [_row(item, mask) for mask in cut]
+        for name, of_method in rows.items():
+            if of_method:
+                mask_folder(self.run, name).append_rows(of_method)
         return failures
 
     def finish(self) -> None:
-        """Nothing: every map is a file of its own."""
+        for name in self.run.methods:
+            mask_folder(self.run, name).compact(KEYS)
+
+
+def _row(item: str, mask: Mask) -> Mapping[str, Any]:
+    bits = b64encode(mask.bits).decode()
+    return {
+        "item": item,
+        "threshold": mask.threshold,
+        "mask": mask.sha,
+        "area": mask.area,
+        "bits": bits,
+    }

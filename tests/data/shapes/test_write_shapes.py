@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from piebench_masks.data.pie_bench import load_pie_bench
+from piebench_masks.data.pie_bench import EDIT_TYPES, load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.shapes.write import evaluation_edits, write_shapes
@@ -23,16 +23,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_pie_bench_reader_takes_every_sample(folder: Path) -> None:
-    samples, rejected = load_pie_bench(folder, mask_size=64, border=0, on_error="raise")
-    assert not rejected
-    assert Counter(sample.edit_type for sample in samples) == dict.fromkeys(range(10), 4)
+    parsed = load_pie_bench(folder, mask_size=64, border=0, on_error="raise")
+    assert not parsed.rejections
+    assert parsed.edit_types == EDIT_TYPES
+    assert Counter(s.edit_type for s in parsed.samples) == dict.fromkeys(EDIT_TYPES, 4)
 
 
 def test_images_masks_and_prompts_are_those_of_the_edits(folder: Path) -> None:
-    samples, _ = load_pie_bench(folder, mask_size=64, border=0, on_error="raise")
+    samples = load_pie_bench(folder, mask_size=64, border=0, on_error="raise").samples
     for sample, (sample_id, edit_type, edit) in zip(samples, evaluation_edits(4), strict=True):
         source, target, mask = render_edit(edit)
-        assert (sample.id, sample.edit_type) == (sample_id, edit_type)
+        assert (sample.id, sample.edit_type) == (sample_id, EDIT_TYPES[edit_type])
         assert (sample.source_prompt, sample.target_prompt) == (
             edit.source.prompt(),
             edit.target.prompt(),

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.sample import EDIT_TYPES
 from piebench_masks.data.shapes.grammar import Edit, sample_edit
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.whole import whole_folder

@@ -1,0 +1,231 @@
+"""SDXL and Stable Diffusion 1 and 2, frozen: a U-Net, a VAE and CLIP's text encoders.
+
+Loads a diffusers folder; sizes come from its configs. Must not know what the predictions are for.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from piebench_masks.batching import Blocks
+from piebench_masks.diffusion.attention import AttentionControl
+from piebench_masks.diffusion.backbone import Ablation, Capability, Conditioning, Posterior, Span
+from piebench_masks.diffusion.ddim import leading_timesteps
+from piebench_masks.diffusion.ddpm import trailing_timesteps
+from piebench_masks.diffusion.level import Level, Spacing
+from piebench_masks.diffusion.pipelines import load_pipeline
+from piebench_masks.diffusion.text import Text
+from piebench_masks.diffusion.unet import control_attention, parts, seen_residuals
+from piebench_masks.errors import BenchmarkError
+
+INPAINTING_CHANNELS = 9
+"""Of an inpainting U-Net's input: the latents, those of the masked picture, and the mask."""
+
+
+class StableDiffusion:
+    """A `Backbone`. Every network call is batched in blocks of fixed size.
+
+    counts: shared with whoever passes one, else its own.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        *,
+        device: torch.device,
+        rows: int,
+        vae_rows: int,
+        map_size: int,
+        compiled: bool = False,
+        few_steps: bool = True,
+        counts: Counter[str] | None = None,
+    ) -> None:
+        from diffusers import DDPMScheduler
+
+        # Tensor cores want a picture's channels side by side.
+        order = torch.channels_last if device.type == "cuda" else torch.contiguous_format
+        self._unet = pipeline.unet.to(device, memory_format=order).eval().requires_grad_(False)
+        self._vae = pipeline.vae.to(device, memory_format=order).eval().requires_grad_(False)
+        self.counts: Counter[str] = Counter() if counts is None else counts
+        components = pipeline.components
+        self._text = Text(
+            [components[name] for name in ("tokenizer", "tokenizer_2") if name in components],
+            [components[name] for name in ("text_encoder", "text_encoder_2") if name in components],
+            device=device,
+            rows=rows,
+            counts=self.counts,
+        )
+        self.layers, self.residuals = parts(self._unet)
+        control_attention(self._unet, self.layers)
+        if compiled:
+            self._unet.compile_repeated_blocks()
+        self._unet_blocks = Blocks(rows)
+        self._encode_blocks, self._decode_blocks = Blocks(vae_rows), Blocks(vae_rows)
+        self.device, self.dtype = device, self._unet.dtype
+        self.map_size = map_size
+        self.latent_size: int = self._unet.config.sample_size
+        self.latent_channels: int = self._vae.config.latent_channels
+        self.image_size: int = self.latent_size * pipeline.vae_scale_factor
+        self.max_tokens = self._text.max_tokens
+        self.provides = _provides(self._unet.config.in_channels, few_steps)
+        scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+        self._alphas: Tensor = scheduler.alphas_cumprod
+        self._predicts_velocity = scheduler.config.prediction_type == "v_prediction"
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        variant: str | None,
+        dtype: torch.dtype,
+        vae_dtype: torch.dtype,
+        device: torch.device,
+        rows: int,
+        vae_rows: int,
+        map_size: int,
+        compiled: bool,
+        few_steps: bool,
+    ) -> "StableDiffusion":
+        """Load a diffusers folder: see `load_backbone`. Raises BenchmarkError."""
+        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+        is_xl = (folder / "text_encoder_2").is_dir()
+        pipeline = load_pipeline(
+            StableDiffusionXLPipeline if is_xl else StableDiffusionPipeline,
+            folder,
+            "a folder that diffusers' save_pretrained wrote for SDXL or Stable Diffusion 1 or 2",
+            variant=variant,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            **({} if is_xl else {"safety_checker": None, "feature_extractor": None}),
+        )
+        return cls(
+            pipeline,
+            device=device,
+            rows=rows,
+            vae_rows=vae_rows,
+            map_size=map_size,
+            compiled=compiled,
+            few_steps=few_steps,
+        )
+
+    @staticmethod
+    def describe(folder: Path, *, few_steps: bool = True) -> tuple[int, int, frozenset[Capability]]:
+        """Sides of images and latents, and what a folder's model provides, from configs alone."""
+        try:
+            unet = json.loads((folder / "unet" / "config.json").read_text())
+            latent, channels = unet["sample_size"], unet["in_channels"]
+            levels = json.loads((folder / "vae" / "config.json").read_text())["block_out_channels"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BenchmarkError(
+                f"{folder} is no folder of a diffusers pipeline: unet/config.json with sample_size "
+                f"and vae/config.json with block_out_channels were looked for ({error}). Correct "
+                "model.id."
+            ) from error
+        return latent * 2 ** (len(levels) - 1), latent, _provides(channels, few_steps)
+
+    def tokenize(self, prompt: str) -> list[int]:
+        return self._text.tokenize(prompt)
+
+    def token_text(self, token_id: int) -> str:
+        return self._text.token_text(token_id)
+
+    def spans(self, prompt: str) -> list[Span]:
+        return self._text.spans(prompt)
+
+    def encode_prompts(
+        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+    ) -> Conditioning:
+        return self._text.encode(prompts, ablate)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Tensor) -> Posterior:
+        def encode(block: Tensor) -> Tensor:
+            pixels = block.to(self.device).permute(0, 3, 1, 2).float() / 255 * 2 - 1
+            latent = self._vae.encode(pixels.to(self._vae.dtype)).latent_dist
+            return torch.stack([latent.mean, latent.std], dim=1).float()
+
+        self.counts["vae_encodes"] += len(images)
+        moments = self._encode_blocks.map(encode, images) * self._vae.config.scaling_factor
+        return Posterior(*moments.unbind(dim=1))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        def decode(block: Tensor) -> Tensor:
+            scaled = block.to(self.device) / self._vae.config.scaling_factor
+            pixels = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
+            if not pixels.isfinite().all():
+                raise BenchmarkError(
+                    "the decoded picture is not finite: the latents are not, or the VAE overflowed "
+                    "(use model.vae_dtype=float32)"
+                )
+            levels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
+            return levels.round().to(torch.uint8).cpu()
+
+        self.counts["vae_decodes"] += len(latents)
+        return self._decode_blocks.map(decode, latents)
+
+    def level(self, timestep: float) -> Level:
+        return Level.of_alpha(timestep, self._alphas[int(timestep)])
+
+    def levels(self, steps: int, spacing: Spacing = "leading") -> list[Level]:
+        """The picture counts as having the noise of time step 0, as everywhere with this model."""
+        timesteps = {"leading": leading_timesteps, "trailing": trailing_timesteps}[spacing](steps)
+        return [self.level(timestep) for timestep in (*timesteps, 0)]
+
+    def predict_noise(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        conditioning: Conditioning,
+        control: AttentionControl | None = None,
+    ) -> Tensor:
+        hidden = conditioning.hidden
+
+        def predict(rows: Tensor, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor) -> Tensor:
+            if control is not None:
+                control.select(rows)
+            return self._noise(z.to(self.device), t.to(self.device), hidden, pooled, control)
+
+        self.counts["unet_rows"] += len(latents)
+        index = torch.arange(len(latents), device=self.device)
+        with seen_residuals(self._unet, control), torch.inference_mode(not hidden.requires_grad):
+            return self._unet_blocks.map(
+                predict, index, latents, timesteps.long(), hidden, conditioning.pooled
+            )
+
+    def _noise(
+        self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor, control: AttentionControl | None
+    ) -> Tensor:
+        added = None
+        if self._text.is_xl:
+            height, width = (side * self.image_size // self.latent_size for side in z.shape[-2:])
+            sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
+            time_ids = sizes.to(hidden.dtype).expand(len(z), -1)
+            added = {"text_embeds": pooled, "time_ids": time_ids}
+        predicted = self._unet(
+            z.to(self.dtype),
+            t,
+            encoder_hidden_states=hidden,
+            added_cond_kwargs=added,
+            cross_attention_kwargs={"control": control},
+        ).sample.float()
+        if not self._predicts_velocity:
+            return predicted
+        alpha = self._alphas.to(self.device)[t].view(-1, 1, 1, 1)
+        return alpha.sqrt() * predicted + (1 - alpha).sqrt() * z
+
+
+def _provides(channels: int, few_steps: bool) -> frozenset[Capability]:
+    provided: set[Capability] = {"self_attention", "residuals"}
+    if channels == INPAINTING_CHANNELS:
+        provided.add("inpainting")
+    if few_steps:
+        provided.add("few_steps")
+    return frozenset(provided)

@@ -1,0 +1,105 @@
+"""Parts that the configuration names by their import path (``_target_``): checked, then made.
+
+Knows no part; what a part makes of its settings is the part's own affair.
+"""
+
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, get_type_hints
+
+from hydra.utils import get_object
+
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.values import check_value, converted, one_line, unknown
+
+Part = dict[str, Any]
+"""``_target_``, an import path; ``_partial_`` where arguments are to follow; and the settings."""
+KEYWORDS = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def check_part(name: str, node: Any, **arguments: Any) -> None:
+    """Raise BenchmarkError unless ``node`` names something that takes its settings and these.
+
+    Values must be of the types that the target's arguments have; so too in parts of parts. A part
+    that is ``_partial_`` may leave arguments out.
+    """
+    try:
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise TypeError("it has no _target_")
+        target = get_object(str(node["_target_"]))
+        signature = inspect.signature(target)
+        settings = _settings(node)
+        if strange := [key for key in settings if not _takes(signature, key)]:
+            there = [f"{name}.{key}" for key in signature.parameters if key not in arguments]
+            raise TypeError(unknown(f"{name}.{strange[0]}", there))
+        bind = signature.bind_partial if node.get("_partial_") else signature.bind
+        bind(**settings | arguments)
+    except Exception as error:  # importing runs whatever is there
+        raise BenchmarkError(
+            f"{name} does not describe a part of the benchmark ({one_line(error)}): choose one of "
+            f"the options in conf/{name.split('.')[0]}/, or set {name}._target_ to an import path "
+            "and beside it only what that takes"
+        ) from error
+    types = _types(target)
+    for key, value in settings.items():
+        if not _check_inner_parts(f"{name}.{key}", value):
+            check_value(f"{name}.{key}", value, types.get(key, Any))
+
+
+def made(node: Mapping[str, Any], **arguments: Any) -> Any:
+    """What a ``_target_`` node makes, with parts of parts made too; errors come as they are.
+
+    Lists become tuples and whole numbers floats where the target's types say so.
+    """
+    target = get_object(str(node["_target_"]))
+    types = _types(target)
+    settings = {k: converted(_made(v), types.get(k, Any)) for k, v in _settings(node).items()}
+    if node.get("_partial_"):
+        return partial(target, **settings, **arguments)
+    return target(**settings, **arguments)
+
+
+def takes(node: Mapping[str, Any], argument: str) -> bool:
+    """Whether what ``node`` names has an argument of this name."""
+    return argument in inspect.signature(get_object(str(node["_target_"]))).parameters
+
+
+def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {str(key): node[key] for key in node if key not in ("_target_", "_partial_")}
+
+
+def _takes(signature: inspect.Signature, key: str) -> bool:
+    parameters = signature.parameters.values()
+    return any(
+        p.kind is p.VAR_KEYWORD or (p.name == key and p.kind in KEYWORDS) for p in parameters
+    )
+
+
+def _types(target: Any) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # imported for type checkers only; no function of Python's
+        return {}
+
+
+def _check_inner_parts(name: str, value: Any) -> bool:
+    """Check the parts that a setting's value consists of; whether there are any."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        check_part(name, value)
+        return True
+    entries: list[tuple[Any, Any]] = []
+    if isinstance(value, Mapping):
+        entries = list(value.items())
+    elif isinstance(value, list | tuple):
+        entries = list(enumerate(value))
+    inner = [_check_inner_parts(f"{name}.{key}", entry) for key, entry in entries]
+    return any(inner)
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        if "_target_" in value:
+            return made(value)
+        return {key: _made(entry) for key, entry in value.items()}
+    return [_made(entry) for entry in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,121 @@
+"""The settings in words: for ``--help``, and as the page docs/settings.md.
+
+``python -m piebench_masks.settings_page > docs/settings.md`` writes the page anew.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+
+from piebench_masks.section import Section, defaults
+from piebench_masks.settings import (
+    DatasetSettings,
+    EditImageSettings,
+    MapSettings,
+    ModelSettings,
+    SearchSettings,
+    Settings,
+)
+from piebench_masks.values import described
+
+CONF = next(
+    str(folder)
+    for folder in (Path(__file__).parent / "conf", Path(__file__).parents[2] / "conf")
+    if folder.is_dir()
+)
+"""The configuration tree: inside an installed package, or at the top of a checkout."""
+SECTIONS: Mapping[str, type[Section]] = {
+    "dataset": DatasetSettings,
+    "model": ModelSettings,
+    "hparams_search": SearchSettings,
+}
+GROUPS = {
+    "dataset": "What is edited.",
+    "model": "The diffusion model.",
+    "mask": "Map methods, several at a time: `mask=[ours,diffedit]`.",
+    "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
+    "inversion": "The inversion of the editors that take one.",
+    "metrics": "The editing metrics.",
+    "tracker": "Where a finished run is published.",
+    "executor": "Where batches are computed.",
+    "hparams_search": "A search for the best settings instead of a single run.",
+    "experiment": "Recipes: several settings at once.",
+    "hydra/launcher": "Where the runs of a sweep (`-m`) are started.",
+}
+INTRODUCTION = """# Settings
+
+This page is generated: `python -m piebench_masks.settings_page > docs/settings.md`.
+Every setting is changed on the command line with `name=value`, and every group with `group=option`.
+`piebench-masks --cfg job` prints the settings of a command.
+"""
+
+
+def help_text() -> str:
+    """The settings that are in no group, with defaults and comments, for Hydra's help."""
+    lines = []
+    for entry, default, comment in _rows(Settings):
+        if heading := entry.metadata["heading"]:
+            lines += ["", f"# {heading}"]
+        shown = f"{entry.name}: {default}"
+        lines.append(f"{shown:<21}  # {comment}" if comment else shown)
+    return "\n".join(lines).strip().replace("$", "$$")  # Hydra fills in what follows a single one
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    parts = [INTRODUCTION, "## Settings of a run\n", _table(Settings)]
+    parts.append("## Groups\n")
+    for group, words in GROUPS.items():
+        parts.append(f"### {group}\n\n{words}\n")
+        if group in SECTIONS:
+            parts.append(_table(SECTIONS[group]))
+        for path in sorted((Path(CONF) / group).glob("*.yaml")):
+            text = path.read_text(encoding="utf-8").strip()
+            parts.append(f"`{group}={path.stem}`\n\n```yaml\n{text}\n```\n")
+    parts.append("## Settings of `python pipelines/edit_image.py`\n")
+    parts.append("`model`, `editor` and `inversion` are as above.\n")
+    parts.append(_table(EditImageSettings))
+    return "\n".join(parts)
+
+
+def _rows(kind: type[Section]) -> Iterator[tuple[Field[Any], str, str]]:
+    """Field, default and comment of what stands in no group, ``MapSettings``' behind its own."""
+    values = defaults(kind)
+    types = get_type_hints(kind)
+    shared = {entry.name for entry in fields(MapSettings)}
+    own = [entry for entry in fields(kind) if entry.name in values]
+    for entry in sorted(own, key=lambda entry: entry.name in shared):
+        comment = entry.metadata["comment"]
+        if get_origin(types[entry.name]) is Literal:
+            choices = " | ".join(get_args(types[entry.name]))
+            comment = f"{choices}: {comment}" if comment else choices
+        elif types[entry.name] is float and entry.metadata["high"] is not None:
+            low, high = entry.metadata["low"], entry.metadata["high"]
+            comment = f"from {low:g} to {high:g}: {comment}"
+        yield entry, _as_yaml(values[entry.name]), comment
+
+
+def _table(kind: type[Section]) -> str:
+    types = get_type_hints(kind)
+    lines = ["| Setting | Default | Values | |", "|---|---|---|---|"]
+    for entry, default, _ in _rows(kind):
+        about = entry.metadata
+        values = about["wanted"] or described(types[entry.name], about["low"], about["high"])
+        values = values.removeprefix("it must be ").replace(" without control characters", "")
+        shown = "" if default == "???" else f"`{default}`"
+        cells = (f"`{kind.place}{entry.name}`", shown, values, about["comment"])
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _as_yaml(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(str, value))}]"
+    return OmegaConf.to_yaml({"it": value}).removeprefix("it: ").strip()
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

@@ -1,0 +1,134 @@
+"""Stage 2: a soft map for every sample and method, stored raw at its native grid."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.data.scene import Knows
+from piebench_masks.masks.soft_maps import SoftMaps, needs_model, soft_maps
+from piebench_masks.run import Run, once
+from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
+from piebench_masks.stages.stage import Batch, Failure, Work
+from piebench_masks.store import Folder
+
+VERSION = 2
+READS: dict[Knows, tuple[str, ...]] = {
+    "nothing": ("image",),
+    "prompts": ("image", "prompts"),
+    "word": ("image", "prompts", "blended_word"),
+    "instruction": ("image", "prompts", "instruction"),
+    "annotation": ("image", "prompts", "blended_word", "instruction", "mask"),
+}
+"""What of a sample a method of each leak level is shown, and so names its maps by."""
+
+
+@once
+def map_folder(run: Run, name: str) -> Folder:
+    """Keyed by what changes the method's maps, not by the thresholds they are cut at later."""
+    cfg, method = run.cfg, run.methods[name]
+    parameters = {
+        "version": VERSION,
+        "method": run.identity(f"mask.{name}"),
+        "map_size": cfg.model.map_size,
+        "seed": cfg.seed,
+    }
+    if needs_model({name: method}):
+        parameters |= {
+            "latents": latents_folder(run).key,
+            "dtype": cfg.model.dtype,
+            "compile": cfg.model.compile,
+            "compat": cfg.compat,
+            "sample_mode": cfg.sample_mode,
+            "noise_dtype": cfg.noise_dtype,
+        }
+        needs = [part for needs in method.all_needs for part in needs.parts]
+        if any(part.draws is None for part in needs):
+            parameters["draws"] = cfg.num_repeat
+        if any(None in part.levels for part in needs):
+            parameters["strength"] = cfg.strength
+    else:
+        parameters["image_size"] = run.sizes[0]
+    return run.folder("maps", parameters)
+
+
+def map_name(run: Run, name: str, sample: Sample) -> str:
+    """File of a sample's map, named by what the method is shown of the sample."""
+    return f"{item_name(sample, READS[run.methods[name].knows])}.safetensors"
+
+
+def has_map(run: Run, name: str, sample: Sample) -> bool:
+    return map_folder(run, name).has(map_name(run, name, sample))
+
+
+def read_map(run: Run, name: str, sample: Sample) -> Tensor | None:
+    """The stored map [g,g] float32, None where it is missing or damaged."""
+    tensors = map_folder(run, name).read_tensors(map_name(run, name, sample))
+    return None if tensors is None else tensors["map"]
+
+
+class Maps:
+    """Soft maps; an item is one method's map of a sample."""
+
+    name = "masks"
+    item = "map"
+
+    def __init__(self, run: Run, samples: Sequence[Sample]) -> None:
+        self.run, self.samples = run, samples
+
+    def prepare(self) -> None:
+        if needs_model(self.run.methods):
+            _ = self.run.backbone
+
+    def pending(self, *, everything: bool = False) -> list[Work]:
+        def missing(sample: Sample) -> tuple[str, ...]:
+            return tuple(
+                name
+                for name, method in self.run.methods.items()
+                if (sample.mask is not None or method.knows != "annotation")
+                and (everything or read_map(self.run, name, sample) is None)
+            )
+
+        work = [Work(sample, missing(sample)) for sample in self.samples]
+        return [entry for entry in work if entry.todo]
+
+    def load(self, batch: Batch) -> list[Source]:
+        methods = {name: self.run.methods[name] for work in batch for name in work.todo}
+        samples = [work.sample for work in batch]
+        return load_sources(self.run, samples, encoded=needs_model(methods))
+
+    def compute(self, batch: Batch, loaded: list[Source]) -> SoftMaps:
+        run, cfg = self.run, self.run.cfg
+        asked = {name for work in batch for name in work.todo}
+        methods = {name: method for name, method in run.methods.items() if name in asked}
+        uses_model = needs_model(methods)
+        return soft_maps(
+            run.backbone if uses_model else None,
+            posteriors(run, loaded) if uses_model else None,
+            [source.scene for source in loaded],
+            methods,
+            map_size=cfg.model.map_size,
+            device=run.device,
+            strength=cfg.strength,
+            num_repeat=cfg.num_repeat,
+            sample_mode=cfg.sample_mode,
+            seed=cfg.seed,
+            noise_dtype=getattr(torch, cfg.noise_dtype),
+            compat=cfg.compat,
+        )
+
+    def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:
+        failures = []
+        for row, work in enumerate(batch):
+            for name in work.todo:
+                result = computed[name][row]
+                if isinstance(result, Tensor):
+                    folder = map_folder(self.run, name)
+                    folder.write_tensors(map_name(self.run, name, work.sample), {"map": result})
+                else:
+                    failures.append(Failure(self.name, work.sample.id, name, str(result)))
+        return failures
+
+    def finish(self) -> None:
+        """Nothing: every map is a file of its own."""

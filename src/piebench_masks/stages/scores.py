@@ -1,0 +1,164 @@
+"""All stored scores of a run as frames: a row for every sample, method and threshold."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+
+from piebench_masks.data.sample import Sample
+from piebench_masks.run import Run
+from piebench_masks.settings import EXTERNAL
+from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
+from piebench_masks.stages.maps import has_map, map_folder, map_name
+from piebench_masks.stages.score_edits import EDIT_KEYS, edit_score_folder, score_item
+from piebench_masks.stages.score_masks import (
+    MASK_KEYS,
+    mask_score_folder,
+    mask_score_item,
+    scored_thresholds,
+)
+from piebench_masks.stages.variants import Variants
+from piebench_masks.store import Folder
+
+EDIT_COLUMNS = ["editor", "method", "threshold", "mask_source", "mask_area", "mask"]
+NFE = [name for name in COSTS if name.startswith("nfe_")]
+Item = Callable[[Sample], str]
+"""What a sample is called in one artifact folder."""
+
+
+def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
+    """One row for every sample, method and threshold of this configuration that was scored.
+
+    ``edit_type`` is a categorical of the data set's types in their order.
+    """
+    scored = []
+    for name in run.methods:
+        rows = mask_score_folder(run, name).rows(MASK_KEYS)
+        rows = rows[rows["threshold"].isin(scored_thresholds(run, name))]
+        known = _samples(run, samples, lambda sample: mask_score_item(run, name, sample))  # noqa: B023
+        merged = known.merge(rows, on="item").drop(columns="item")
+        scored.append(merged.assign(method=name))
+    return _by_sample(scored, samples) if scored else _empty(run, ["threshold", "method"])
+
+
+def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
+    """One row for every sample, method and threshold edited under that any metric has scored.
+
+    Equal masks share their scores. ``edit_type`` as in ``mask_scores``; ``mask_source`` is "none"
+    for the unmasked edit, "oracle" where the mask is made from the annotation, otherwise
+    "predicted"; ``mask_area`` is the edited share of the latents, NaN where it is not known.
+    ``nfe_inverse``, ``nfe_forward``: U-Net evaluations for the edit, NaN likewise.
+    """
+    variants = Variants(run)
+    frames = [_edit_scores(run, samples, variants, name) for name in run.section("editor")]
+    scored = [frame for frame in frames if len(frame)]
+    if not scored:
+        return _empty(run, [*EDIT_COLUMNS, *NFE])
+    return pd.concat(scored, ignore_index=True)
+
+
+def _edit_scores(
+    run: Run, samples: Sequence[Sample], variants: Variants, editor: str
+) -> pd.DataFrame:
+    used = [
+        {
+            "sample": sample.id,
+            "editor": variant.editor,
+            "method": variant.method,
+            "threshold": variant.threshold,
+            "mask_source": variant.mask_source,
+            "mask_area": variant.mask_area,
+            "mask": variant.name,
+        }
+        for sample in samples
+        for variant in variants.of(sample, editor)
+    ]
+    edits = pd.DataFrame(used, columns=["sample", *EDIT_COLUMNS])
+    edits = _samples(run, samples, lambda sample: sample.id).merge(edits, on="sample")
+    if editor == EXTERNAL:
+        edits[NFE] = float("nan")
+    else:
+        edits["item"] = edits["sample"].map({s.id: edit_item(run, editor, s) for s in samples})
+        edits = edits.merge(edit_costs(run, editor)[[*EDIT_KEYS, *NFE]], on=EDIT_KEYS, how="left")
+    scored = pd.Series(False, edits.index)
+    for name, metric in run.metrics.items():
+        rows = edit_score_folder(run, editor, name).rows(EDIT_KEYS)
+        rows = rows.reindex(columns=[*EDIT_KEYS, *metric.columns])
+        rows = rows.astype(dict.fromkeys(metric.columns, float))
+        items = {sample.id: score_item(run, sample, editor, name) for sample in samples}
+        edits["item"] = edits["sample"].map(items).astype(object)
+        edits = edits.merge(rows, on=EDIT_KEYS, how="left", indicator="scored")
+        scored |= edits["scored"] == "both"
+        edits = edits.drop(columns="scored")
+    return edits[scored].drop(columns="item").reset_index(drop=True)
+
+
+def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:
+    """``COSTS`` of each edit in ``edit_scores`` that was painted here; equal edits have one row."""
+    painted = edits[["editor", "sample", "mask"]].drop_duplicates()
+    costs = [
+        _samples(run, samples, lambda sample: edit_item(run, name, sample))  # noqa: B023
+        .merge(edit_costs(run, name).assign(editor=name), on="item")
+        .drop(columns=["item", "provenance"])
+        for name in run.editors
+    ]
+    return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]
+
+
+def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
+    """The provenances of the processes that made this run's maps, edits and scores, each once."""
+    found: dict[str | None, dict[str, Any] | None] = {}
+    for folder, ids in _origins(run, samples):
+        for origin in ids:
+            if origin not in found:
+                found[origin] = None if origin is None else folder.provenance(origin)
+    return list(found.values())
+
+
+def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
+    for name in run.methods:
+        folder = map_folder(run, name)
+        stored = [sample for sample in samples if has_map(run, name, sample)]
+        yield folder, [folder.made_by(map_name(run, name, sample)) for sample in stored]
+        items = {mask_score_item(run, name, sample) for sample in samples}
+        yield _makers(mask_score_folder(run, name), MASK_KEYS, items)
+    for editor in run.section("editor"):
+        if editor != EXTERNAL:
+            items = {edit_item(run, editor, sample) for sample in samples}
+            yield _makers(edit_folder(run, editor), EDIT_KEYS, items)
+        for metric in run.metrics:
+            items = {score_item(run, sample, editor, metric) for sample in samples}
+            yield _makers(edit_score_folder(run, editor, metric), EDIT_KEYS, items)
+
+
+def _makers(
+    folder: Folder, keys: Sequence[str], items: set[str]
+) -> tuple[Folder, list[str | None]]:
+    rows = folder.rows(keys, origin=True)
+    ids = rows.loc[rows["item"].isin(items), "provenance"].unique()
+    return folder, [None if pd.isna(origin) else str(origin) for origin in ids]
+
+
+def _samples(run: Run, samples: Sequence[Sample], item: Item) -> pd.DataFrame:
+    """``item``, ``sample`` and ``edit_type`` of every sample."""
+    types = pd.CategoricalDtype(list(run.edit_types), ordered=True)
+    return pd.DataFrame(
+        {
+            "item": [item(sample) for sample in samples],
+            "sample": [sample.id for sample in samples],
+            "edit_type": pd.Series([sample.edit_type for sample in samples], dtype=types),
+        }
+    )
+
+
+def _by_sample(frames: Sequence[pd.DataFrame], samples: Sequence[Sample]) -> pd.DataFrame:
+    """One frame, its rows in the order of the samples and then of the frames."""
+    places = {sample.id: place for place, sample in enumerate(samples)}
+    rows = pd.concat(frames, ignore_index=True)
+    order = rows["sample"].map(places).argsort(kind="stable")
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def _empty(run: Run, columns: Sequence[str]) -> pd.DataFrame:
+    frame = pd.DataFrame(columns=["sample", "edit_type", *columns])
+    return frame.astype({"edit_type": pd.CategoricalDtype(list(run.edit_types), ordered=True)})

@@ -1,0 +1,331 @@
+"""Every command and every complete program of the documents is run, every link leads somewhere.
+
+As they stand, or with small data in place of the reader's.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from _pytest.mark import ParameterSet
+from PIL import Image
+
+from piebench_masks.data.shapes.write import write_shapes
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+README_LINES = 150
+PROGRAM_LINES = 40
+
+SMALL = "model=shapes_turbo metrics=shapes tracker=none threads=1 limit=1"
+QUICK = f"{SMALL} mask=[ours] baselines=[full]"
+OWN = "threads=1 limit=2 tracker=none devices=null thresholds=one baselines=[full]"
+"""For the programs of extending.md."""
+
+COMMANDS = {
+    # README
+    "piebench-masks experiment=paper dataset.root=/path/to/PIE-Bench device=cuda:0": (
+        f"{SMALL} device=cpu dataset.load.mask_size=64"
+    ),
+    # paper
+    "piebench-masks dataset=pie_bench dataset.root=/path/to/PIE-Bench model=shapes_turbo "
+    "metrics=shapes limit=4 name=rehearsal": f"{QUICK} dataset.load.mask_size=64",
+    "piebench-masks experiment=paper_sweep dataset.root=/path/to/PIE-Bench 'devices=[0,1]'": (
+        f"{QUICK} devices=null mask.ours.sweep=[0,1,3] dataset.load.mask_size=64"
+    ),
+    "piebench-masks audit dataset=pie_bench dataset.root=/path/to/PIE-Bench model=shapes_turbo": (
+        "dataset.load.mask_size=64"
+    ),
+    # masks
+    "piebench-masks 'mask=[ours,diffedit]' mask.ours.threshold=0.5 mask.diffedit.draws=4 "
+    "name=four_draws": f"{SMALL} baselines=[full] stages=[parse,masks]",
+    "piebench-masks 'mask=[ours,diffedit]' "
+    "'+mask.few={_target_:piebench_masks.masks.diffedit.DiffEdit,draws:2}' name=both": (
+        f"{SMALL} baselines=[full] stages=[parse,masks]"
+    ),
+    "piebench-masks mask=[ours] "
+    "'mask.ours.post=[{_target_:piebench_masks.masks.postprocess.Propagate}]' name=ours_self": (
+        f"{SMALL} baselines=[full] stages=[parse,masks]"
+    ),
+    "PYTHONPATH=. piebench-masks experiment=demo name=agreement "
+    "+mask.agreement._target_=agreement.Agreement": f"{OWN} mask=[ours]",
+    # editors
+    "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
+    "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
+    "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
+    "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
+    "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
+    "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
+    'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
+    'target_prompt="a blue circle on grass"': "",
+    # data
+    "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
+        QUICK
+    ),
+    "piebench-masks dataset=folder dataset.root=my_pictures "
+    "'dataset.load.edit_types=[Recolour,Insert]' name=types": f"{QUICK} stages=[parse]",
+    # protocols
+    "piebench-masks show results/shapes-shapes_turbo": "",
+    "piebench-masks regress experiment=demo baseline=update": f"{QUICK} results_dir=for_regress",
+    "piebench-masks experiment=demo tracker=mlflow": (
+        "threads=1 limit=1 thresholds=one results_dir=tracked"
+    ),
+    "piebench-masks experiment=demo quiet=true": f"{SMALL} thresholds=one",
+    "piebench-masks experiment=demo log=json": f"{SMALL} thresholds=one",
+    # scaling
+    "piebench-masks -m name=strengths strength=0.25,0.5,0.75 num_repeat=1,4 'seed=range(3)'": (
+        f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"
+    ),
+    "piebench-masks dataset=shapes stages=[parse]": SMALL,
+    "piebench-masks hparams_search=optuna hparams_search.objective=dice name=search": (
+        f"{QUICK} hparams_search.trials=1"
+    ),
+    "piebench-masks experiment=demo dry_run=true": SMALL,
+    # extending
+    "PYTHONPATH=. piebench-masks experiment=demo name=edges +mask.edges._target_=my_mask.Edges "
+    "+mask.edges.reach=2": f"{OWN} mask=[]",
+    "PYTHONPATH=. piebench-masks experiment=demo name=tint +editor.tint._target_=my_editor.Tint": (
+        f"{OWN} mask=[ours]"
+    ),
+    "PYTHONPATH=. piebench-masks experiment=demo name=kept "
+    "+metrics.edges._target_=my_metric.EdgesKept": f"{OWN} mask=[ours]",
+    "PYTHONPATH=. piebench-masks --config-dir . dataset=places dataset.root=places "
+    "name=places": f"{OWN} mask=[ours]",
+    'mkdir -p toy && echo \'{"_class_name": "Toy"}\' > toy/model_index.json': "",
+    "PYTHONPATH=. piebench-masks --config-dir . model=toy mask=[diffedit] editor=[diffedit] "
+    "name=toy": OWN,
+}
+"""A document's command, and what is added to run it here."""
+ELSEWHERE = {
+    "make demo": "by CI",
+    "make test": "this",
+    "make torture": "tests/test_faults.py",
+    "make fuzz": "tests/test_fuzz.py",
+    "make growth": "tests/test_growth.py",
+    "piebench-masks regress experiment=demo "
+    "baseline=results/baselines/shapes-shapes_turbo.parquet": "by CI",
+    "piebench-masks dataset=ti2i dataset.root=/path/to/PIE-Bench model=sdxl_turbo "
+    "metrics=pie_bench": "tests/test_pipeline_data.py",
+    "piebench-masks dataset=pie_bench_pp dataset.source=/path/to/PIE_Bench_pp model=sdxl_turbo "
+    "metrics=pie_bench": "tests/test_pipeline_data.py",
+    "piebench-masks experiment=paper dataset.root=/shared/PIE-Bench "
+    "artifacts_dir=/shared/artifacts executor=ray executor.address=HOST:6379": (
+        "tests/executors/test_ray.py, on a cluster of this machine"
+    ),
+    "piebench-masks executor=ray executor.num_gpus=0 executor.actors=2 name=ray": (
+        "tests/executors/test_ray.py"
+    ),
+    "piebench-masks -m hydra/launcher=slurm hydra.launcher.partition=gpu "
+    "strength=0.25,0.5,0.75 'seed=range(3)'": "tests/executors/test_slurm.py",
+}
+"""Those that other tests run, and where."""
+SLOW = re.compile(r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir")
+"""In commands whose likes other tests run all the time."""
+SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
+"""What the tables of those with these words have."""
+FIRST = {
+    "piebench-masks show results/shapes-shapes_turbo": "piebench-masks experiment=demo quiet=true",
+    "PYTHONPATH=. piebench-masks --config-dir . model=toy mask=[diffedit] editor=[diffedit] "
+    "name=toy": 'mkdir -p toy && echo \'{"_class_name": "Toy"}\' > toy/model_index.json',
+}
+"""What must have been run before a command."""
+PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}
+"""Complete programs that a command line does not name, and the pictures that they write."""
+
+
+def in_checkout(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def indented_blocks(document: Path, language: str) -> list[str]:
+    """Also those inside of lists."""
+    text = document.read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+
+
+def commands() -> list[str]:
+    """The lines of all shell blocks, without comments and with continued lines joined."""
+    found = []
+    for document in DOCUMENTS:
+        lines = "\n".join(indented_blocks(document, "sh")).replace("\\\n", " ").splitlines()
+        found += [" ".join(re.split(r"\s#", line)[0].split()) for line in lines]
+    return [command for command in found if command]
+
+
+def complete_files() -> dict[str, str]:
+    """Name -> text of every block whose first line is a comment with a file's name."""
+    found = {}
+    for document in DOCUMENTS:
+        for block in [*blocks(document, "python"), *blocks(document, "yaml")]:
+            if name := re.match(r"# ([\w/]+\.(?:py|yaml))\n", block):
+                assert name[1] not in found, f"{name[1]} stands twice in the documents"
+                found[name[1]] = block
+    return found
+
+
+def write_files(folder: Path) -> None:
+    """All complete files of the documents, and the data that their readers would have."""
+    for name, text in complete_files().items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def write_places(folder: Path) -> None:
+    """Three pictures of noise in the form that extending.md's loader reads."""
+    folder.mkdir()
+    entries = [
+        ["beach.png", "t", "a beach at [noon]", "a beach at [night]"],
+        ["road.png", "s", "a road", "a road in [deep snow]"],
+        ["field.png", "w", "a field in [sun]", "a field in [rain]"],
+    ]
+    for seed, (picture, *_) in enumerate(entries):
+        pixels = np.random.default_rng(seed).integers(0, 256, (48, 64, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / picture)
+    (folder / "places.json").write_text(json.dumps(entries))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with all that the documents' reader would have there."""
+    folder = tmp_path_factory.mktemp("reader")
+    write_shapes(folder / "PIE-Bench", per_type=1)
+    write_shapes(folder / "data" / "shapes", per_type=1)
+    images = folder / "PIE-Bench" / "annotation_images"
+    shutil.copytree(images, folder / "output" / "mine" / "annotation_images")
+    scene = next(images.rglob("*.png"))
+    (folder / "my_pictures").mkdir()
+    for copy in ("scene.png", "my_pictures/scene.png"):
+        Image.open(scene).save(folder / copy)
+    (folder / "my_pictures" / "prompts.csv").write_text(
+        "image,source_prompt,target_prompt,edit_type\n"
+        "scene.png,a red circle,a blue circle,Recolour\n"
+    )
+    write_files(folder)
+    write_places(folder / "places")
+    shutil.copytree(ROOT / "pipelines", folder / "pipelines")
+    shutil.copytree(ROOT / "results" / "baselines", folder / "results" / "baselines")
+    return folder
+
+
+def run(command: str, place: Path, more: str = "") -> str:
+    """What it prints; it must end well. A checkout under test stays on the path of imports."""
+    command = re.sub(r"/path/to/(\S+)", rf"{place}/\1", command)
+    paths = [str(Path(sys.executable).parent), os.environ["PATH"]]
+    command = command.replace("PYTHONPATH=.", f"PYTHONPATH=.:{os.environ.get('PYTHONPATH', '')}")
+    done = subprocess.run(
+        ["bash", "-c", f"{command} {more}"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PATH": os.pathsep.join(paths)},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=in_checkout)
+def test_nothing_is_left_to_fill_in(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    assert "@@" not in text and "TODO" not in text
+    for machine in ("/home/", "/root/", "/work/", "/tmp/", "/usr/"):
+        assert machine not in text
+
+
+def anchors(document: Path) -> set[str]:
+    """What GitHub makes of the headings: `A "b", c` -> a-b-c."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(document: Path) -> list[tuple[Path, str]]:
+    """File and anchor of every relative link."""
+    text = re.sub(r"^```.*?^```", "", document.read_text(encoding="utf-8"), flags=re.M | re.S)
+    targets = [t for t in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in t]
+    parts = [target.partition("#") for target in targets]
+    here = document.parent
+    return [((here / path).resolve() if path else document, anchor) for path, _, anchor in parts]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=in_checkout)
+def test_every_link_leads_somewhere(document: Path) -> None:
+    for target, anchor in links(document):
+        assert target.exists(), f"{document.name} links to {target}"
+        assert not anchor or anchor in anchors(target), f"{document.name}: no #{anchor}"
+
+
+def test_every_document_is_linked() -> None:
+    linked = {target for document in DOCUMENTS for target, _ in links(document)}
+    assert [path.name for path in (ROOT / "docs").iterdir() if path.resolve() not in linked] == []
+
+
+def test_no_sentence_stands_in_two_documents() -> None:
+    places: dict[str, str] = {}
+    for document in DOCUMENTS:
+        name = in_checkout(document)
+        if name == "docs/settings.md":  # generated: a setting stands in several groups
+            continue
+        text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+        prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+        for sentence in re.split(r"(?<=[.:?])\s+", prose):
+            plain = " ".join(sentence.split())
+            if len(plain) >= 40:
+                assert places.setdefault(plain, name) == name, plain
+
+
+def test_no_command_is_left_out() -> None:
+    listed = {**COMMANDS, **ELSEWHERE}
+    assert [command for command in commands() if command not in listed] == []
+
+
+def marked(command: str) -> ParameterSet:
+    marks = [pytest.mark.slow] if SLOW.search(command) else []
+    return pytest.param(command, marks=marks, id=command)
+
+
+@pytest.mark.parametrize("command", list(map(marked, COMMANDS)))
+def test_it_runs_as_written(command: str, place: Path) -> None:
+    assert command in commands()
+    if first := FIRST.get(command):
+        run(first, place, COMMANDS[first])
+    text = run(command, place, COMMANDS[command])
+    for part in re.findall(r"\+(?:mask|editor)\.(\w+)\._target_", command):
+        assert part in text or "stages=" in COMMANDS[command]
+    for part, shown in SHOWN.items():
+        assert shown in text or part not in command
+
+
+def test_no_program_is_left_out() -> None:
+    named = " ".join([*commands(), *complete_files().values()])
+    for name in complete_files():
+        assert name in PROGRAMS or Path(name).stem in named, name
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_runs_as_written(program: str, place: Path) -> None:
+    run(f"python {program}", place)
+    for picture in PROGRAMS[program]:
+        assert Image.open(place / picture).size == (64, 64)

@@ -29,7 +29,11 @@ COLUMNS = {
         "Error to target", "down", digits=3, statistic="median", role="target", part="inside"
     ),
 }
-NONSENSE = {name: f"{letter}{letter}_psnr_edited" for name, letter in zip(COLUMNS, "zyxwvu")}
+SCORES = ["dice", "precision", "recall", "iou", "area", "dice_inner"]
+EDIT = ["editor", "method", "threshold", "mask_source", "mask_area", "nfe_inverse", "nfe_forward"]
+NONSENSE = {
+    name: f"{letter}{letter}_psnr_edited" for name, letter in zip(COLUMNS, "zyxwvu", strict=True)
+}
 TYPES = ["Recolour", "Swap", "Age"]
 """A data set's own, whose order is not the alphabet's."""
 
@@ -42,8 +46,7 @@ def scores() -> Scores:
     ids = [f"s{n:02d}" for n in range(12)]
     masks = pd.DataFrame(
         [(s, int(s[1:]) % 3, m, at, *draw.random(6)) for s in ids for m, at, _ in grid],
-        columns=["sample", "edit_type", "method", "threshold"]
-        + ["dice", "precision", "recall", "iou", "area", "dice_inner"],
+        columns=["sample", "edit_type", "method", "threshold", *SCORES],
     )
     edits = pd.DataFrame(
         [
@@ -52,8 +55,7 @@ def scores() -> Scores:
             for s in ids
             for variant in [("none", np.nan, "none"), *grid]
         ],
-        columns=["sample", "edit_type", "editor", "method", "threshold", "mask_source", "mask_area"]
-        + ["nfe_inverse", "nfe_forward", *COLUMNS],
+        columns=["sample", "edit_type", *EDIT, *COLUMNS],
     )
     defaults = {"ours": 0.5, "full": 0.5}
     return Scores(typed(masks, TYPES), typed(edits, TYPES), pd.DataFrame(), COLUMNS, defaults)

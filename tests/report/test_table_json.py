@@ -18,9 +18,7 @@ def test_a_table_is_read_back_as_it_was(segmentation, editing, columns, tmp_path
         "methods": method_table(segmentation),
         "thresholds": threshold_table(segmentation, defaults),
         "editing": editing_table(editing, columns, {"ours": 0.5}),
-        "unscored": editing_table(
-            editing.assign(threshold=np.nan, mask_area=np.nan), columns, {}
-        ),
+        "unscored": editing_table(editing.assign(threshold=np.nan, mask_area=np.nan), columns, {}),
     }
     for stem, table in tables.items():
         table.write(tmp_path, stem)

@@ -52,13 +52,14 @@ TWO = "devices=[cpu,cpu]"
 DAMAGED = {
     "samples": "parse/*/samples.parquet",
     "latents": "latents/*/*.safetensors",
-    "map": "masks/*/*.safetensors",
+    "map": "maps/*/*.safetensors",
     "edit": "edit/*/*/*.png",
     "costs": "edit/*/rows.parquet",
+    "masks": "masks/*/rows.parquet",
     "mask rows": "mask_scores/*/rows.parquet",
     "edit rows": "edit_scores/*/rows.parquet",
     "part": "edit_scores/*/parts/*.jsonl",
-    "description": "masks/*/stage.json",
+    "description": "maps/*/stage.json",
     "columns": "edit_scores/*/columns.json",
 }
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -8,11 +8,12 @@ import pytest
 import torch
 from oracle import Oracle
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
 from piebench_masks.masks.binarize import nearest_exact
-from piebench_masks.masks.method import soft_maps
+from piebench_masks.masks.soft_maps import soft_maps
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.pixel import Pixel
 from piebench_masks.metrics.segmentation import average_precision, sweep_scores
@@ -51,18 +52,22 @@ def test_maps_and_the_masks_of_every_threshold(
     sample_mode: str,
 ) -> None:
     settings = {"strength": strength, "num_repeat": num_repeat, "sample_mode": sample_mode}
-    methods = [METHODS[name] for name in MODELLED]
-    found = soft_maps(tiny, posterior, SOURCES, TARGETS, methods, seed=7, **settings)
-    for method in methods:
+    methods = {name: METHODS[name] for name in MODELLED}
+    scenes = [
+        Scene(str(i), torch.from_numpy(images[i]), source, target)
+        for i, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True))
+    ]
+    found = soft_maps(tiny, posterior, scenes, methods, seed=7, **settings)  # type: ignore[arg-type]
+    for name, method in methods.items():
         for i, (source, target) in enumerate(zip(SOURCES, TARGETS, strict=True)):
-            expected = slow.soft_map(method.name, images[i], source, target, seed=7, **settings)
-            soft_map = found[method.name][i]
+            expected = slow.soft_map(name, images[i], source, target, seed=7, **settings)
+            soft_map = found[name][i]
             assert isinstance(soft_map, torch.Tensor)
-            np.testing.assert_allclose(soft_map, expected, atol=5e-5, err_msg=method.name)
-            cut = method.binarizer.masks
+            np.testing.assert_allclose(soft_map, expected, atol=5e-5, err_msg=name)
+            cut = method.cutter.masks
             masks = cut(soft_map, method.thresholds, (64, 64), "exact").numpy()
             for threshold, mask in list(zip(method.thresholds, masks, strict=True))[::4]:
-                wanted, distance = oracle.binarise(method.name, expected, threshold, 64)
+                wanted, distance = oracle.binarise(name, expected, threshold, 64)
                 sure = distance > 1e-4
                 assert sure.mean() > 0.5
                 np.testing.assert_array_equal(mask[sure], wanted[sure])

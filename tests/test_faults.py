@@ -103,7 +103,7 @@ def test_a_stopped_process_is_gone_on_from(
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert until(lambda: any(tmp_path.glob("artifacts/masks/*/*.safetensors")))
+    assert until(lambda: any(tmp_path.glob("artifacts/maps/*/*.safetensors")))
     process.send_signal(how)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == (143 if how is signal.SIGTERM else -signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_a_sample_that_is_not_a_number_fails_and_no_black_picture_is_scored(
         found.mean[[row for row, s in enumerate(sources) if s.name == victim]] = float("nan")
         return found
 
-    for stage in ("masks", "edit"):
+    for stage in ("maps", "edit"):
         monkeypatch.setattr(f"piebench_masks.stages.{stage}.posteriors", spoilt)
     failed = start()
     [victim] = victims

@@ -251,7 +251,7 @@ def test_items_of_two_processes_tell_both(start: Start, tmp_path: Path) -> None:
     assert [how["threads"] for how in made if how is not None] == [1, 2]
     names = [f"{row.item}/{row.mask}.png" for row in rows.itertuples()]
     assert [folder.made_by(name) for name in names] == list(rows["provenance"])
-    for stage in ("latents", "masks", "mask_scores", "edit_scores"):
+    for stage in ("latents", "maps", "masks", "mask_scores", "edit_scores"):
         for path in tmp_path.glob(f"here/artifacts/{stage}/*"):
             assert list(path.glob("provenance/*.json")), path
 
@@ -260,7 +260,7 @@ def test_a_damaged_artifact_is_computed_again(start: Start, scores: Scores, tmp_
     start()
     before = scores()
     artifacts = tmp_path / "here" / "artifacts"
-    torn = next(artifacts.glob("masks/*/*.safetensors"))
+    torn = next(artifacts.glob("maps/*/*.safetensors"))
     torn.write_bytes(torn.read_bytes()[:-7])
     flipped = next(artifacts.glob("latents/*/*.safetensors"))
     flipped.write_bytes(flipped.read_bytes()[:-1] + b"?")

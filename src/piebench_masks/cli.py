@@ -144,17 +144,15 @@ def edit_image() -> None:
             device=cfg.device or default_device(),
             compat=cfg.compat,
         )
-        edited = pipeline.edit(
-            cfg.image,
-            cfg.source_prompt,
-            cfg.target_prompt,
-            method=cfg.method,
-            threshold=cfg.threshold,
+        scene = pipeline.scene(cfg.image, cfg.source_prompt, cfg.target_prompt)
+        edited = scene.edit(
+            cfg.method,
+            cfg.threshold,
+            editor=only_editor(cfg),
             num_repeat=cfg.num_repeat,
             strength=cfg.strength,
             sample_mode=cfg.sample_mode,
             seed=cfg.seed,
-            editor=only_editor(cfg),
         )
         edited.save(cfg.output)
         console.print(f"{cfg.output}: {edited.width}x{edited.height}", highlight=False)

@@ -13,23 +13,21 @@ import torch
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.diffusion.loading import (
-    backbone_class,
-    load_backbone,
-    model_provides,
-    model_sizes,
-)
+from piebench_masks.data.external_masks import external_masks
+from piebench_masks.diffusion.backbone import Backbone, Capability
+from piebench_masks.diffusion.loading import BackboneClass, backbone_class
 from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor, check_needs
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
+from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, device_argument
 from piebench_masks.parts import Part, made
 from piebench_masks.provenance import provenance
-from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings, typed
+from piebench_masks.section import built
+from piebench_masks.settings import EXTERNAL, EditImageSettings, ExternalMasks, Settings, typed
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 P = ParamSpec("P")
@@ -105,13 +103,12 @@ class Run:
     def _identify(self, name: str) -> Any:
         section, _, part = name.partition(".")
         if section == "model":
-            folder, weights = self._model_source
-            return {**part_identity(backbone_class(folder)), "weights": weights}
-        parts: Mapping[str, Any]
-        parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}[section]
+            return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
+        parts: dict[str, Any]
+        parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}
         node = self.section(section).get(part) or {}
         settings = {key: value for key, value in node.items() if not key.startswith("_")}
-        return part_identity(parts[part], settings)
+        return part_identity(parts[section][part], settings)
 
     @functools.cached_property
     def _model_source(self) -> tuple[Path, str]:
@@ -121,14 +118,29 @@ class Run:
             model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
         )
 
-    @property
-    def model_folder(self) -> Path:
-        return self._model_source[0]
+    @functools.cached_property
+    def _backbone_class(self) -> BackboneClass:
+        if self.cfg.model.backbone is None:
+            return backbone_class(self._model_source[0])
+        try:
+            chosen: BackboneClass = get_object(self.cfg.model.backbone)
+        except Exception as error:  # importing runs whatever is there
+            raise BenchmarkError(
+                f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "
+                "the import path of a class with the members of piebench_masks.diffusion.loading."
+                "BackboneClass"
+            ) from error
+        return chosen
 
     @functools.cached_property
+    def _description(self) -> tuple[int, int, frozenset[Capability]]:
+        folder, few_steps = self._model_source[0], self.cfg.model.few_steps
+        return self._backbone_class.describe(folder, few_steps=few_steps)
+
+    @property
     def sizes(self) -> tuple[int, int]:
         """Sides of the model's images and latents; the weights are not loaded for it."""
-        return model_sizes(self.model_folder)
+        return self._description[0], self._description[1]
 
     @property
     def uses_model(self) -> bool:
@@ -142,14 +154,14 @@ class Run:
         model = self.cfg.model
         for name, editor in self.editors.items():
             if editor.needs is not None:
-                provides = model_provides(self.model_folder, few_steps=model.few_steps)
-                check_needs(editor, provides, name=name, model=model.name)
+                provides = self._description[2]
+                check_needs(editor, provides, name=name, model=f"model {model.name}")
 
     @functools.cached_property
     def backbone(self) -> Backbone:
         model = self.cfg.model
-        return load_backbone(
-            self.model_folder,
+        return self._backbone_class.from_folder(
+            self._model_source[0],
             variant=model.variant,
             dtype=getattr(torch, model.dtype),
             vae_dtype=getattr(torch, model.vae_dtype),
@@ -168,8 +180,16 @@ class Run:
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
         """The chosen mask methods, then the trivial baselines, in the order of the tables."""
-        methods = {name: made_method(name, node) for name, node in self.cfg.mask.items()}
+        methods: dict[str, MapMethod] = {}
+        for name, node in self.cfg.mask.items():
+            methods |= self._others() if name == EXTERNAL else {name: made_method(name, node)}
         return methods | {name: BASELINES[name] for name in self.cfg.baselines}
+
+    def _others(self) -> dict[str, MapMethod]:
+        """Those whose masks were made elsewhere."""
+        given = built(ExternalMasks, self.cfg.mask[EXTERNAL])
+        knows = external_masks(Path(given.root), given.methods)
+        return dict(external_methods(knows, threshold=given.threshold, sweep=given.sweep))
 
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:

@@ -18,12 +18,12 @@ from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.parts import Part, check_part, made
 from piebench_masks.section import Section, built, defaults, setting
-from piebench_masks.values import check_value, one_line, refusal, suits, unknown
+from piebench_masks.values import one_line, suits
 
 UNMASKED = "none"
 """The tables' name of the edit without a mask."""
 EXTERNAL = "external"
-"""The name under ``editor`` of edits made elsewhere."""
+"""The name under ``editor`` of edits, and under ``mask`` of masks, that were made elsewhere."""
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
@@ -76,6 +76,9 @@ class ModelSettings(Section):
     rows: int = setting(comment="of one U-Net call; halved where memory runs out", low=1, high=1000)
     vae_rows: int = setting(comment="of one VAE call", low=1, high=1000)
     compile: bool = setting(False, "torch.compile the U-Net's transformer blocks")
+    backbone: str | None = setting(
+        None, "import path of a class of one's own that loads id; null: by its model_index.json"
+    )
     few_steps: bool = setting(False, "distilled to few steps, which some editors need")
     ddim_steps: int = setting(comment="of the editors that invert by DDIM", low=1, high=1000)
     guidance: float = setting(comment="of the editors that take classifier-free guidance")
@@ -93,6 +96,22 @@ class ExternalEdits(Section):
         "null: every folder in root",
         wanted="it must be null, or the mask of each method ({mine: predicted})",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExternalMasks(Section):
+    """Checked alone: masks made elsewhere are no part with a ``_target_``."""
+
+    place: ClassVar[str] = "mask.external."
+
+    root: str = setting(comment="root/<method>/<image path without suffix, or id>.png or .npy")
+    methods: dict[str, str] = setting(
+        comment="the chosen folders in root",
+        valid=_is_some,
+        wanted="name each method with what its masks were made from ({mine: prompts})",
+    )
+    threshold: float = setting(0.5, "hard masks are cut at one half")
+    sweep: tuple[float, float, int] = setting((0.0, 1.0, 21), "first, last, number")
 
 
 def _is_space(value: Any) -> bool:
@@ -249,33 +268,19 @@ class Settings(MapSettings):
                 f"mask.{name} cannot be a map method: give it a _target_ with its settings, and a "
                 f"name other than {', '.join((*BASELINE_NAMES, UNMASKED))}"
             )
-        if "_target_" in node:
+        if name == EXTERNAL:
+            sweep = built(ExternalMasks, node).sweep
+        else:
             check_part(f"mask.{name}", node)
             try:
-                cuts = made(node).sweep[2]
+                sweep = made(node).sweep
             except Exception as error:  # the method's own rules; it may come from anywhere
                 raise BenchmarkError(f"mask.{name} cannot be made: {one_line(error)}") from error
-        else:
-            cuts = _cuts_of_replaced_method(name, node)
-        if isinstance(self.thresholds, int) and self.thresholds > cuts:
+        if isinstance(self.thresholds, int) and self.thresholds > sweep[2] > 1:
             raise BenchmarkError(
-                f"thresholds is {self.thresholds}, but mask.{name}.sweep has {cuts}: choose fewer, "
-                "or a longer sweep"
+                f"thresholds is {self.thresholds}, but mask.{name}.sweep has {sweep[2]}: choose "
+                "fewer, or a longer sweep"
             )
-
-
-def _cuts_of_replaced_method(name: str, node: Mapping[str, Any]) -> int:
-    """Of a method without ``_target_``; goes as soon as conf/mask has none of them."""
-    types: dict[str, Any] = {"method": str, "threshold": float, "sweep": tuple[float, float, int]}
-    types |= {"draws": int | None}
-    for key, value in node.items():
-        if key not in types:
-            raise BenchmarkError(unknown(f"mask.{name}.{key}", [f"mask.{name}.{k}" for k in types]))
-        check_value(f"mask.{name}.{key}", value, types[key], low=1 if key == "draws" else None)
-    first, last, count = node.get("sweep", [0, 1, 1000])
-    if not (1 <= count <= 1000 and (first < last or count == 1)):
-        raise refusal(f"mask.{name}.sweep", node["sweep"], "it must be [first, last, number]")
-    return int(count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,7 +292,7 @@ class EditImageSettings(MapSettings):
     target_prompt: str = setting(comment="what it shall show")
     output: str = setting("edited.png", "the edited picture's file")
     method: str | None = setting("ours", "whose mask; null: without a mask")
-    threshold: float = setting(0.5, "of the mask")
+    threshold: float | None = setting(None, "of the mask; null: the method's own")
     device: str | None = setting(None, "cpu | cuda:1 ...; null: the first CUDA device, or the CPU")
     debug: bool = setting(False, "true: tracebacks and everything that is logged")
 

@@ -51,7 +51,7 @@ def compute(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Compute:
 
 def _kill_one_at_work(folder: Path) -> None:
     """One of the workers, as soon as a worker has stored its first map."""
-    until(lambda: any(folder.glob("artifacts/masks/*/*.safetensors")))
+    until(lambda: any(folder.glob("artifacts/maps/*/*.safetensors")))
     kill(workers()[0])
 
 

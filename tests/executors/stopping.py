@@ -24,7 +24,7 @@ def stopped(how: signal.Signals, data: Path, folder: Path, *overrides: str) -> N
         # In a background job of a shell Ctrl-C is ignored, and so it would be in all below.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    working = until(lambda: any(folder.glob("artifacts/masks/*/*.safetensors")))
+    working = until(lambda: any(folder.glob("artifacts/maps/*/*.safetensors")))
     assert working, process.communicate(timeout=1)
     below = workers(process.pid)
     assert len(below) == 2

@@ -11,7 +11,11 @@ from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.masks import METHODS
 from piebench_masks.masks.binarize import (
     ABOVE,
+    ABOVE_QUANTILE,
+    ABOVE_RATIO_OF_MAX,
     ABOVE_RATIO_OF_MEAN,
+    BINARIZERS,
+    OTSU,
     RESCALED_ABOVE,
     Binarizer,
     nearest_exact,
@@ -79,15 +83,15 @@ def test_many_thresholds_at_once_are_the_same_as_one_by_one(
     soft_map: torch.Tensor, name: str
 ) -> None:
     method = METHODS[name]
-    masks = method.binarizer.masks(soft_map, method.thresholds, SIZE, "exact")
+    masks = method.cutter.masks(soft_map, method.thresholds, SIZE, "exact")
     assert masks.dtype == torch.bool
     for threshold, mask in zip(method.thresholds, masks, strict=True):
-        assert torch.equal(mask, method.binarizer.masks(soft_map, [threshold], SIZE, "exact")[0])
+        assert torch.equal(mask, method.cutter.masks(soft_map, [threshold], SIZE, "exact")[0])
 
 
 def test_binarizers_are_told_apart_by_their_names() -> None:
-    binarizers = {method.binarizer for method in METHODS.values()}
-    assert len({binarizer.name for binarizer in binarizers}) == len(binarizers) == 3
+    assert {method.binarizer for method in METHODS.values()} < BINARIZERS.keys()
+    assert all(binarizer.name == name for name, binarizer in BINARIZERS.items())
 
 
 def test_ratio_of_a_positive_mean_is_the_same_in_both_ways(soft_map: torch.Tensor) -> None:
@@ -121,3 +125,48 @@ def test_latent_masks_take_the_nearest_pixel() -> None:
     mask = torch.zeros(1, 64, 64, dtype=torch.bool)
     mask[:, :32] = True
     assert torch.equal(nearest_exact(mask, 16)[0, :, 0], torch.arange(16) < 8)
+
+
+NEW = (ABOVE_QUANTILE, ABOVE_RATIO_OF_MAX, OTSU)
+
+
+@pytest.mark.parametrize("binarizer", NEW, ids=lambda binarizer: binarizer.name)
+@pytest.mark.parametrize("value", [0.0, 0.3, -2.0])
+def test_nothing_of_a_constant_map_is_inside(binarizer: Binarizer, value: float) -> None:
+    constant = torch.full((16, 16), value)
+    assert not binarizer.masks(constant, [0.0, 0.5, 1.0], SIZE, "exact").any()
+
+
+def test_a_quantile_keeps_the_top_places(soft_map: torch.Tensor) -> None:
+    masks = ABOVE_QUANTILE.masks(soft_map, [0.0, 0.5, 0.9, 1.0], (16, 16), "exact")
+    assert masks.sum(dim=(1, 2)).tolist() == [255, 128, 26, 1]
+
+
+def test_ties_at_a_quantile_go_in_together() -> None:
+    steps = torch.arange(16).float().repeat_interleave(16).view(16, 16)
+    inside = ABOVE_QUANTILE.masks(steps, [0.9], (16, 16), "exact")[0]
+    assert torch.equal(inside, steps >= 14)
+
+
+def test_a_map_that_is_zero_almost_everywhere_has_no_full_mask() -> None:
+    spike = torch.zeros(16, 16)
+    spike[3, 4] = 1.0
+    assert ABOVE_QUANTILE.masks(spike, [0.9], (16, 16), "exact").sum() == 1
+
+
+def test_ratio_of_the_maximum(soft_map: torch.Tensor) -> None:
+    inside = ABOVE_RATIO_OF_MAX.masks(soft_map, [0.4], (16, 16), "exact")[0]
+    assert torch.equal(inside, soft_map > 0.4 * soft_map.max())
+
+
+def test_otsu_parts_two_heaps_whatever_the_threshold(soft_map: torch.Tensor) -> None:
+    heaps = 0.1 * soft_map
+    heaps[:, :5] += 0.5
+    masks = OTSU.masks(heaps, [0.1, 7.0], (16, 16), "exact")
+    assert torch.equal(masks, (torch.arange(16) < 5).expand(2, 16, 16))
+
+
+def test_otsu_is_scikit_images(soft_map: torch.Tensor) -> None:
+    filters = pytest.importorskip("skimage.filters")
+    level = OTSU.levels(soft_map, [0.5], "exact").item()
+    assert level == pytest.approx(filters.threshold_otsu(soft_map.numpy()), abs=1e-6)

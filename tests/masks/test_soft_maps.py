@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.ddpm import add_noise, start_timestep
 from piebench_masks.diffusion.prompt_diff import PromptError
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS
-from piebench_masks.masks.method import MapError, soft_maps
+from piebench_masks.masks.record import MapError
+from piebench_masks.masks.soft_maps import soft_maps
 
 PAIRS = (
     ("a red circle on grass", "a blue circle on grass"),
@@ -35,10 +37,10 @@ def maps(tiny: Backbone, posterior: Posterior) -> Any:
         names: tuple[str, ...] = ALL, pairs: tuple[tuple[str, str], ...] = PAIRS, **settings: Any
     ) -> dict[str, list[Tensor | BenchmarkError]]:
         first = settings.pop("first", 0)
-        sources, targets = zip(*pairs, strict=True)
         rows = posterior[first : first + len(pairs)]
-        methods = [METHODS[name] for name in names]
-        return soft_maps(tiny, rows, sources, targets, methods, **settings)
+        picture = torch.zeros(64, 64, 3, dtype=torch.uint8)
+        scenes = [Scene(str(i), picture, *pair) for i, pair in enumerate(pairs)]
+        return soft_maps(tiny, rows, scenes, {n: METHODS[n] for n in names}, **settings)
 
     return compute
 
@@ -85,14 +87,14 @@ def test_identical_prompts_leave_nothing_to_edit(maps: Any) -> None:
     for name, (soft_map,) in maps(pairs=SAME).items():
         method = METHODS[name]
         assert soft_map.eq(0).all()
-        assert not method.binarizer.masks(soft_map, method.thresholds, (64, 64), "exact").any()
+        assert not method.cutter.masks(soft_map, method.thresholds, (64, 64), "exact").any()
 
 
 def test_identical_prompts_in_the_reference(maps: Any) -> None:
     found = {name: soft_map for name, (soft_map,) in maps(pairs=SAME, compat="reference").items()}
     assert isinstance(found["ours"], PromptError)
     assert isinstance(found["attn_based"], PromptError)
-    cut = METHODS["noise_based"].binarizer.masks
+    cut = METHODS["noise_based"].cutter.masks
     assert cut(found["noise_based"], [3.0], (64, 64), "reference").all()
 
 

@@ -15,13 +15,14 @@ from families import Check, furthest
 from goldens import ONE
 from torch import Tensor
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.ddpm import add_noise
 from piebench_masks.editing.diffedit import DiffEdit
 from piebench_masks.editing.inversion import Inversion, ddim, direct
 from piebench_masks.editing.masactrl import MasaCtrl
 from piebench_masks.editing.plug_and_play import PlugAndPlay
-from piebench_masks.masks.diffedit import DIFFEDIT, noise_difference
-from piebench_masks.masks.method import Record
+from piebench_masks.masks import METHODS
+from piebench_masks.masks.record import Record, Recording
 
 EVERYWHERE = torch.ones(1, 64, 64, dtype=torch.bool)
 FINAL_RMS, FINAL_MOST, FLIPPED = 2e-3, 5e-2, 4
@@ -118,11 +119,16 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
         source, target = (
             case.backbone.predict_noise(z, t, text[rows]) for text in case.conditioning[1:]
         )
-        record = Record({}, {"source": source, "target": target}, None, map_size=16, seed=0)
-        raw = MAP_GUIDANCE * noise_difference(record)
+        pixels = torch.zeros(64, 64, 3, dtype=torch.uint8)
+        rows = {
+            ("source", None): Recording(arrays={"noise": source}),
+            ("target", None): Recording(arrays={"noise": target}),
+        }
+        record = Record(Scene(case.key, pixels, "", ""), map_size=16, recordings=rows)
+        raw = MAP_GUIDANCE * METHODS["diffedit"](record)
         error = furthest(raw, case.arrays[name])
         yield Check(f"DiffEdit's maps of {whose} latents", f"{case.key} {name}", error, LATENT)
-        masks = DIFFEDIT.binarizer.masks(raw, RATIOS, (64, 64), "reference")
+        masks = METHODS["diffedit"].cutter.masks(raw, RATIOS, (64, 64), "reference")
         for ratio, mask in zip(RATIOS, masks, strict=True):
             if (stored := f"diffedit/mask/{label}/ratio{ratio:g}") in case.arrays:
                 wrong = (mask != _mask(case, stored)).sum().item()

@@ -24,13 +24,14 @@ from piebench_masks.audit import Tokenize, load_tokenizers
 from piebench_masks.data.pie_bench import load_pie_bench
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Conditioning, Posterior
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import PromptDiff, PromptError, prompt_diff
 from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.masks import METHODS
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
-from piebench_masks.masks.method import soft_maps
+from piebench_masks.masks.soft_maps import soft_maps
 from piebench_masks.metrics import Metric
 from piebench_masks.metrics.clip import Clip
 from piebench_masks.metrics.lpips import Lpips
@@ -159,13 +160,11 @@ class Pair:
         self, num_repeat: int = 1, strength: float = 0.5, sample_mode: Any = "argmax"
     ) -> dict[str, Tensor]:
         """Our raw maps; NaN where ``compat: reference`` says that there is none."""
-        source, target = self.prompts
         found = soft_maps(
             self.backbone,
             self.posterior,
-            [source],
-            [target],
-            [METHODS[name] for name in METHOD_NAMES],
+            [Scene(self.key, torch.from_numpy(np.array(self.image)), *self.prompts)],
+            {name: METHODS[name] for name in METHOD_NAMES},
             num_repeat=num_repeat,
             strength=strength,
             sample_mode=sample_mode,
@@ -182,7 +181,7 @@ class Pair:
     ) -> tuple[Tensor, Tensor]:
         """Our masks of the default map, and which of their pixels lie at the cut: [T, H, W]."""
         soft_map = self.maps()[name]
-        masks = METHODS[name].binarizer.masks(soft_map, thresholds, size, "reference")
+        masks = METHODS[name].cutter.masks(soft_map, thresholds, size, "reference")
         cuts = torch.tensor(thresholds)[:, None, None]
         if name == "noise_based":
             shown = upsample(soft_map, size, "reference")

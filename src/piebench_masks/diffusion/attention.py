@@ -76,7 +76,20 @@ class Projections:
         The fused kernel does not return them. In float32: half precision loses the tail of the
         softmax, and the difference of two of them is what the method `ours` looks at.
         """
-        scores = self.query.float() @ self.key.float().transpose(-1, -2)
+        return self._softmax(self.query, self.key)
+
+    def row_probabilities(self, row: int, text: Tensor | None = None) -> Tensor:
+        """``probabilities`` of one row alone: [1, heads, Q, L], however many rows there are.
+
+        text: [L, D] hidden states whose keys take the place of those of the row's own text.
+        """
+        one = slice(row, row + 1)
+        if text is None:
+            return self._softmax(self.query[one], self.key[one])
+        return self._softmax(self.query[one], self._heads(self._attention.to_k(text[None])))
+
+    def _softmax(self, query: Tensor, key: Tensor) -> Tensor:
+        scores = query.float() @ key.float().transpose(-1, -2)
         return (scores * self.scale).softmax(dim=-1)
 
     def _heads(self, tensor: Tensor) -> Tensor:

@@ -3,75 +3,90 @@
 Their maps hold shares of a cell in [0, 1] and are cut at one half.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from piebench_masks.masks.binarize import ABOVE
-from piebench_masks.masks.method import MapError, MapMethod, Record
+from piebench_masks.data.scene import Knows
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.record import MapError, Record
 
 
-def full(record: Record) -> Tensor:
+@dataclass(frozen=True)
+class Baseline(MapMethod):
+    """Cut at one half, in every table."""
+
+    knows: ClassVar[Knows] = "nothing"
+    sweep: tuple[float, float, int] = (0.5, 0.5, 1)
+    binarizer: str = "above"
+
+
+@dataclass(frozen=True)
+class Full(Baseline):
     """Edit everywhere."""
-    return torch.ones(record.map_size, record.map_size)
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.ones(record.map_size, record.map_size)
 
 
-def empty(record: Record) -> Tensor:
+@dataclass(frozen=True)
+class Empty(Baseline):
     """Edit nowhere."""
-    return torch.zeros(record.map_size, record.map_size)
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.zeros(record.map_size, record.map_size)
 
 
-def centre(record: Record) -> Tensor:
+@dataclass(frozen=True)
+class Centre(Baseline):
     """The box in the middle, of half the picture's side."""
-    soft_map = empty(record)
-    inside = slice(record.map_size // 4, record.map_size - record.map_size // 4)
-    soft_map[inside, inside] = 1.0
-    return soft_map
+
+    def __call__(self, record: Record) -> Tensor:
+        soft_map = torch.zeros(record.map_size, record.map_size)
+        inside = slice(record.map_size // 4, record.map_size - record.map_size // 4)
+        soft_map[inside, inside] = 1.0
+        return soft_map
 
 
-def random(record: Record) -> Tensor:
+@dataclass(frozen=True)
+class Random(Baseline):
     """As many cells as the annotated mask covers, drawn with the sample's seed."""
-    cells = torch.zeros(record.map_size**2)
-    order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(record.seed))
-    cells[order[: round(_annotation(record).float().mean().item() * len(cells))]] = 1.0
-    return cells.view(record.map_size, record.map_size)
+
+    knows: ClassVar[Knows] = "annotation"
+
+    def __call__(self, record: Record) -> Tensor:
+        cells = torch.zeros(record.map_size**2)
+        order = torch.randperm(len(cells), generator=torch.Generator().manual_seed(record.seed))
+        cells[order[: round(_annotation(record).float().mean().item() * len(cells))]] = 1.0
+        return cells.view(record.map_size, record.map_size)
 
 
-def oracle(record: Record) -> Tensor:
+@dataclass(frozen=True)
+class Oracle(Baseline):
     """The annotated mask on the map's grid: the share of each cell that it covers."""
-    return F.adaptive_avg_pool2d(_annotation(record)[None].float(), record.map_size)[0]
+
+    knows: ClassVar[Knows] = "annotation"
+
+    def __call__(self, record: Record) -> Tensor:
+        return F.adaptive_avg_pool2d(_annotation(record)[None].float(), record.map_size)[0]
 
 
 def _annotation(record: Record) -> Tensor:
-    if record.annotation is None:
+    if record.scene.annotation is None:
         raise MapError(
             "the sample has no annotated mask, which the baselines `random` and `oracle` are made "
             "of: leave them out of mask= for this data set"
         )
-    return record.annotation
+    return record.scene.annotation
 
 
-def _baseline(
-    soft_map: Callable[[Record], Tensor], reads: Literal["annotation", "nothing"]
-) -> MapMethod:
-    return MapMethod(
-        name=soft_map.__name__,
-        reads=reads,
-        conditions=(),
-        soft_map=soft_map,
-        binarizer=ABOVE,
-        threshold=0.5,
-        sweep=(0.5, 0.5, 1),
-    )
-
-
-BASELINES = (
-    _baseline(full, "nothing"),
-    _baseline(empty, "nothing"),
-    _baseline(centre, "nothing"),
-    _baseline(random, "annotation"),
-    _baseline(oracle, "annotation"),
-)
+BASELINES: dict[str, MapMethod] = {
+    "full": Full(),
+    "empty": Empty(),
+    "centre": Centre(),
+    "random": Random(),
+    "oracle": Oracle(),
+}

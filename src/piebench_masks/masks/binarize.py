@@ -6,6 +6,7 @@ Knows tensors only. Formulas and reference quirks: METHODS.md, section 2.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,12 +20,14 @@ class Binarizer:
 
     name: of the formula, in artifact keys; rescaled: whether the map is first brought to [0, 1).
     levels: (upsampled map [H, W], thresholds, compat) -> float32 [T], for every threshold the
-    smallest value that is inside.
+    smallest value that is inside. thresholded: False for what finds one level by itself, whatever
+    the thresholds are.
     """
 
     name: str
     rescaled: bool
     levels: Callable[[Tensor, Sequence[float], Compat], Tensor]
+    thresholded: bool = True
 
     def cut(
         self, soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
@@ -91,6 +94,37 @@ def _above_ratio_of_mean(m: Tensor, ratios: Sequence[float], compat: Compat) -> 
     return levels if compat == "exact" else levels.where(c > 0, -torch.inf)
 
 
+def _above_quantile(m: Tensor, quantiles: Sequence[float], compat: Compat) -> Tensor:
+    """m >= its q-quantile (linear): the top 1 - q of the places, ties together."""
+    q = torch.tensor(quantiles, dtype=torch.float32).clamp(0, 1)
+    return _above_least(m, m.flatten().quantile(q))
+
+
+def _above_ratio_of_max(m: Tensor, ratios: Sequence[float], compat: Compat) -> Tensor:
+    """m > ratio * max(m)."""
+    return _above_least(m, _next(m.max() * torch.tensor(ratios, dtype=torch.float32)))
+
+
+def _otsu(m: Tensor, thresholds: Sequence[float], compat: Compat) -> Tensor:
+    """m > the centre of the first of 256 equal bins that parts the values with the largest variance
+    between the two classes (Otsu 1979).
+    """
+    low, high = m.min().item(), m.max().item()
+    counts, edges = np.histogram(m.numpy(), bins=256, range=(low, high) if low < high else (0, 1))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below, sums = counts.cumsum()[:-1], (counts * centres).cumsum()[:-1]
+    above, total = counts.sum() - below, (counts * centres).sum()
+    means = sums / below.clip(1) - (total - sums) / above.clip(1)
+    centre = centres[np.argmax(below * above * means**2)]
+    level = _next(torch.tensor([centre], dtype=torch.float32))
+    return _above_least(m, level.expand(len(thresholds)))
+
+
+def _above_least(m: Tensor, levels: Tensor) -> Tensor:
+    """The levels, and never the smallest value: a constant map has nothing inside."""
+    return levels.maximum(_next(m.min()))
+
+
 def _next(values: Tensor) -> Tensor:
     return values.nextafter(torch.tensor(torch.inf))
 
@@ -98,3 +132,19 @@ def _next(values: Tensor) -> Tensor:
 ABOVE = Binarizer("above", rescaled=False, levels=_above)
 RESCALED_ABOVE = Binarizer("rescaled_above", rescaled=True, levels=_above)
 ABOVE_RATIO_OF_MEAN = Binarizer("above_ratio_of_mean", rescaled=False, levels=_above_ratio_of_mean)
+ABOVE_QUANTILE = Binarizer("above_quantile", rescaled=False, levels=_above_quantile)
+ABOVE_RATIO_OF_MAX = Binarizer("above_ratio_of_max", rescaled=False, levels=_above_ratio_of_max)
+OTSU = Binarizer("otsu", rescaled=False, levels=_otsu, thresholded=False)
+
+BINARIZERS: dict[str, Binarizer] = {
+    binarizer.name: binarizer
+    for binarizer in (
+        ABOVE,
+        RESCALED_ABOVE,
+        ABOVE_RATIO_OF_MEAN,
+        ABOVE_QUANTILE,
+        ABOVE_RATIO_OF_MAX,
+        OTSU,
+    )
+}
+"""By the names that settings give them; one's own may be added."""

@@ -5,24 +5,32 @@ difference of the two predictions by its scale, which cancels where a threshold 
 map's mean.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from piebench_masks.masks.binarize import ABOVE_RATIO_OF_MEAN
-from piebench_masks.masks.method import MapMethod, Record
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.needs import Needs
+from piebench_masks.masks.record import Record
 
 
-def noise_difference(record: Record) -> Tensor:
-    """|eps(target) - eps(source)|, mean over draws and channels (METHODS.md, section 2): [h, w]."""
-    return (record.noise["target"] - record.noise["source"]).abs().mean(dim=(0, 1))
+@dataclass(frozen=True)
+class DiffEdit(MapMethod):
+    """|eps(target) - eps(source)|, mean over draws and channels (METHODS.md, section 2).
 
+    draws: of the noise, None for the run's ``num_repeat``.
+    """
 
-DIFFEDIT = MapMethod(
-    name="diffedit",
-    reads="noise",
-    conditions=("source", "target"),
-    soft_map=noise_difference,
-    binarizer=ABOVE_RATIO_OF_MEAN,
-    threshold=3.0,
-    sweep=(0.0, 5.0, 21),
-    draws=10,
-)
+    threshold: float = 3.0
+    sweep: tuple[float, float, int] = (0.0, 5.0, 21)
+    binarizer: str = "above_ratio_of_mean"
+    draws: int | None = 10
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(conditions=("source", "target"), noise=True, draws=self.draws)
+
+    def __call__(self, record: Record) -> Tensor:
+        """[h, w]."""
+        difference = record.at("target").noise - record.at("source").noise
+        return difference.abs().mean(dim=(0, 1))

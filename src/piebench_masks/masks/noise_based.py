@@ -4,23 +4,31 @@ Positive and negative differences cancel out over channels and draws; `diffedit`
 difference, as the published method does.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from piebench_masks.masks.binarize import ABOVE_RATIO_OF_MEAN
-from piebench_masks.masks.method import MapMethod, Record
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.needs import Needs
+from piebench_masks.masks.record import Record
 
 
-def signed_noise_difference(record: Record) -> Tensor:
-    """eps(source) - eps(target), mean over draws and channels (METHODS.md, section 2): [h, w]."""
-    return (record.noise["source"] - record.noise["target"]).mean(dim=(0, 1))
+@dataclass(frozen=True)
+class NoiseBased(MapMethod):
+    """eps(source) - eps(target), mean over draws and channels (METHODS.md, section 2).
 
+    draws: of the noise, None for the run's ``num_repeat``.
+    """
 
-NOISE_BASED = MapMethod(
-    name="noise_based",
-    reads="noise",
-    conditions=("source", "target"),
-    soft_map=signed_noise_difference,
-    binarizer=ABOVE_RATIO_OF_MEAN,
-    threshold=3.0,
-    sweep=(0.0, 5.0, 21),
-)
+    threshold: float = 3.0
+    sweep: tuple[float, float, int] = (0.0, 5.0, 21)
+    binarizer: str = "above_ratio_of_mean"
+    draws: int | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(conditions=("source", "target"), noise=True, draws=self.draws)
+
+    def __call__(self, record: Record) -> Tensor:
+        """[h, w]."""
+        return (record.at("source").noise - record.at("target").noise).mean(dim=(0, 1))

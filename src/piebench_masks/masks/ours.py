@@ -1,22 +1,29 @@
 """`ours`: the attention that the changed tokens lose when their embeddings are zeroed."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
-from piebench_masks.masks.binarize import RESCALED_ABOVE
-from piebench_masks.masks.method import MapMethod, Record
+from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.needs import Needs
+from piebench_masks.masks.record import Record
 
 
-def attention_lost(record: Record) -> Tensor:
-    """A(plain) - A(zeroed), mean over draws (METHODS.md, section 2): [g, g]."""
-    return (record.attention["probe"] - record.attention["probe_ablated"]).mean(dim=0)
+@dataclass(frozen=True)
+class Ours(MapMethod):
+    """A(plain) - A(zeroed), mean over draws (METHODS.md, section 2).
 
+    draws: of the noise, None for the run's ``num_repeat``.
+    """
 
-OURS = MapMethod(
-    name="ours",
-    reads="attention",
-    conditions=("probe", "probe_ablated"),
-    soft_map=attention_lost,
-    binarizer=RESCALED_ABOVE,
-    threshold=0.7,
-    sweep=(0.0, 1.0, 21),
-)
+    threshold: float = 0.7
+    draws: int | None = None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(conditions=("probe", "probe_ablated"), attention=True, draws=self.draws)
+
+    def __call__(self, record: Record) -> Tensor:
+        """[g, g]."""
+        lost = record.at("probe").attention - record.at("probe_ablated").attention
+        return lost.mean(dim=0)

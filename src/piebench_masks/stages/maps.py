@@ -1,14 +1,21 @@
 """Stage 2: a soft map for every sample and method, stored raw at its native grid."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from piebench_masks.data.external_masks import load_external_mask, mask_file
 from piebench_masks.data.sample import Sample, item_name
 from piebench_masks.data.scene import Knows
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import files_identity
+from piebench_masks.masks import MapMethod
+from piebench_masks.masks.external import External
 from piebench_masks.masks.soft_maps import SoftMaps, needs_model, soft_maps
 from piebench_masks.run import Run, once
+from piebench_masks.settings import EXTERNAL
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
@@ -53,9 +60,44 @@ def map_folder(run: Run, name: str) -> Folder:
     return run.folder("maps", parameters)
 
 
+def map_item(run: Run, name: str, sample: Sample, *more: str) -> str:
+    """A sample's name among a method's maps: by what the method is shown of it, and of ``more``.
+
+    Of a mask made elsewhere that is its file's content too.
+    """
+    method = run.methods[name]
+    item = item_name(sample, {*READS[method.knows], *more})
+    return f"{item}-{_external_content(run, name, sample)}" if is_external(method) else item
+
+
 def map_name(run: Run, name: str, sample: Sample) -> str:
-    """File of a sample's map, named by what the method is shown of the sample."""
-    return f"{item_name(sample, READS[run.methods[name].knows])}.safetensors"
+    """File of a sample's map."""
+    return f"{map_item(run, name, sample)}.safetensors"
+
+
+def is_external(method: MapMethod) -> bool:
+    return isinstance(method, External)
+
+
+def _external_file(run: Run, name: str, sample: Sample) -> Path:
+    root = Path(run.section("mask")[EXTERNAL]["root"])
+    return mask_file(root, name, sample.image_path, sample.id)
+
+
+@once
+def _external_content(run: Run, name: str, sample: Sample) -> str:
+    try:
+        path = _external_file(run, name, sample)
+        return files_identity(path.parent, [path])
+    except BenchmarkError:  # the failure that comes of it says so
+        return "missing"
+
+
+def _external_mask(run: Run, name: str, sample: Sample) -> Tensor | BenchmarkError:
+    try:
+        return torch.from_numpy(load_external_mask(_external_file(run, name, sample)))
+    except BenchmarkError as error:
+        return error
 
 
 def has_map(run: Run, name: str, sample: Sample) -> bool:
@@ -93,20 +135,33 @@ class Maps:
         work = [Work(sample, missing(sample)) for sample in self.samples]
         return [entry for entry in work if entry.todo]
 
-    def load(self, batch: Batch) -> list[Source]:
-        methods = {name: self.run.methods[name] for work in batch for name in work.todo}
+    def load(self, batch: Batch) -> tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]]:
+        """The samples' pictures and posteriors, and the masks of them that were made elsewhere."""
+        methods = self._asked(batch)
         samples = [work.sample for work in batch]
-        return load_sources(self.run, samples, encoded=needs_model(methods))
+        external = {
+            name: [_external_mask(self.run, name, sample) for sample in samples]
+            for name, method in methods.items()
+            if is_external(method)
+        }
+        return load_sources(self.run, samples, encoded=needs_model(methods)), external
 
-    def compute(self, batch: Batch, loaded: list[Source]) -> SoftMaps:
-        run, cfg = self.run, self.run.cfg
-        asked = {name for work in batch for name in work.todo}
-        methods = {name: method for name, method in run.methods.items() if name in asked}
+    def _asked(self, batch: Batch) -> dict[str, MapMethod]:
+        names = {name for work in batch for name in work.todo}
+        return {name: method for name, method in self.run.methods.items() if name in names}
+
+    def compute(
+        self,
+        batch: Batch,
+        loaded: tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]],
+    ) -> SoftMaps:
+        run, cfg, methods = self.run, self.run.cfg, self._asked(batch)
+        sources, external = loaded
         uses_model = needs_model(methods)
         return soft_maps(
             run.backbone if uses_model else None,
-            posteriors(run, loaded) if uses_model else None,
-            [source.scene for source in loaded],
+            posteriors(run, sources) if uses_model else None,
+            [source.scene for source in sources],
             methods,
             map_size=cfg.model.map_size,
             device=run.device,
@@ -116,6 +171,7 @@ class Maps:
             seed=cfg.seed,
             noise_dtype=getattr(torch, cfg.noise_dtype),
             compat=cfg.compat,
+            external=external,
         )
 
     def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
-from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import MapMethod
 from piebench_masks.masks.baselines import Oracle
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.run import Run, once
-from piebench_masks.stages.maps import READS, has_map, map_folder, read_map
+from piebench_masks.stages.maps import has_map, map_folder, map_item, read_map
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
 
@@ -102,10 +102,6 @@ def stored_masks(run: Run, name: str) -> dict[str, dict[float, Mask]]:
     return masks
 
 
-def mask_item(run: Run, name: str, sample: Sample) -> str:
-    return item_name(sample, READS[run.methods[name].knows])
-
-
 class Cuts:
     """Masks of the thresholds that are edited under; an item is one method's masks of a sample."""
 
@@ -124,7 +120,7 @@ class Cuts:
             masks = {} if everything else stored_masks(self.run, name)
             thresholds = set(edit_thresholds(self.run, name))
             for sample in self.samples:
-                if thresholds <= masks.get(mask_item(self.run, name, sample), {}).keys():
+                if thresholds <= masks.get(map_item(self.run, name, sample), {}).keys():
                     continue
                 annotated = isinstance(method, Oracle) and sample.mask is not None
                 if annotated or has_map(self.run, name, sample):
@@ -171,7 +167,7 @@ class Cuts:
                 if cut is None:
                     failures.append(Failure(self.name, work.sample.id, name, DAMAGED))
                     continue
-                item = mask_item(self.run, name, work.sample)
+                item = map_item(self.run, name, work.sample)
                 rows[name] += [_row(item, mask) for mask in cut]
         for name, of_method in rows.items():
             if of_method:

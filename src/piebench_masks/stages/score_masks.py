@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
-from piebench_masks.data.sample import Sample, item_name
+from piebench_masks.data.sample import Sample
 from piebench_masks.identity import part_identity
 from piebench_masks.metrics import segmentation
 from piebench_masks.run import Run, once
-from piebench_masks.stages.maps import READS, has_map, map_folder, read_map
+from piebench_masks.stages.maps import has_map, map_folder, map_item, read_map
 from piebench_masks.stages.masks import DAMAGED, edit_thresholds
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
@@ -42,7 +42,7 @@ def scored_thresholds(run: Run, name: str) -> list[float]:
 
 def mask_score_item(run: Run, name: str, sample: Sample) -> str:
     """A sample's name among a method's scores: by what its map and the annotation depend on."""
-    return item_name(sample, {*READS[run.methods[name].knows], "mask"})
+    return map_item(run, name, sample, "mask")
 
 
 @dataclass

@@ -17,13 +17,8 @@ from piebench_masks.editing.external import MaskSource, external_methods
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, once
 from piebench_masks.settings import EXTERNAL, UNMASKED
-from piebench_masks.stages.masks import (
-    Mask,
-    edit_thresholds,
-    mask_item,
-    mask_source,
-    stored_masks,
-)
+from piebench_masks.stages.maps import map_item
+from piebench_masks.stages.masks import Mask, edit_thresholds, mask_source, stored_masks
 
 
 @dataclass(frozen=True)
@@ -81,7 +76,7 @@ class Variants:
             ]
         variants = [Variant(editor, UNMASKED, nan, "none", unmasked(run))]
         for name, method in run.methods.items():
-            masks = self._masks[name].get(mask_item(run, name, sample), {})
+            masks = self._masks[name].get(map_item(run, name, sample), {})
             variants += [
                 Variant(editor, name, threshold, mask_source(method), masks[threshold])
                 for threshold in edit_thresholds(run, name)

@@ -35,7 +35,9 @@ _AROUND = np.array([(1, 0), (1, -1), (1, 1), (-1, 1), (-1, -1), (-1, 0), (0, 1),
 
 def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Write labels where they cover no point, curve or earlier label, else leave them out."""
-    axes.figure.draw_without_rendering()  # the layout decides how far apart points are
+    canvas = axes.get_figure(root=True)
+    assert canvas is not None
+    canvas.draw_without_rendering()  # the layout decides how far apart points are
     boxes = _covered(axes)
     for label in labels:
         boxes = _write(axes, label, boxes)
@@ -48,7 +50,7 @@ def _covered(axes: Axes) -> np.ndarray:
     for line in axes.lines:
         if not len(line.get_xydata()):  # type: ignore[arg-type]
             continue
-        at = axes.transData.transform(line.get_xydata()) * unit  # type: ignore[arg-type]
+        at = axes.transData.transform(line.get_xydata()) * unit
         path = np.transpose(STEP_LOOKUP_MAP[line.get_drawstyle()](*at.T))
         steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in pairwise(path)]
         drawn = np.concatenate(steps) if steps and line.get_linestyle() != "None" else at[:0]

@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN = .venv/bin
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: install demo test test-all bench torture fuzz growth clean
+.PHONY: install demo test test-all check-js bench torture fuzz growth clean
 
 install: .venv/installed
 
@@ -20,7 +20,17 @@ install: .venv/installed
 demo: .venv/demo-installed
 	$(BIN)/piebench-masks experiment=demo
 
-test: .venv/installed
+# The page's scripts against their JSDoc types. TypeScript is fetched by name and version.
+TSC = .node/node_modules/.bin/tsc
+STRICT = --strict --strictNullChecks false --strictPropertyInitialization false
+check-js:
+	@if ! command -v npm > /dev/null; then echo "check-js: skipped, npm is not installed"; \
+	elif ! { test -x $(TSC) || npm install --silent --no-save --no-package-lock --prefix .node \
+	typescript@5.9.3 > /dev/null; }; then echo "check-js: skipped, npm could not get TypeScript"; \
+	else $(TSC) --noEmit --allowJs --checkJs --target es2022 --lib es2023,dom,dom.iterable \
+	$(STRICT) src/piebench_masks/report/page/*.js; fi
+
+test: .venv/installed check-js
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,4 +52,4 @@ growth: .venv/installed
 	$(BIN)/python benchmarks/growth.py
 
 clean:
-	rm -rf .venv artifacts data results/*-*
+	rm -rf .venv .node artifacts data results/*-*

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -64,7 +65,7 @@ def publish(run: Run, samples: Sequence[Sample], written: Report) -> str | None:
 def say_results(run: Run, written: Report, tracker: str | None, console: Console) -> None:
     """All tables and where the report lies; a run of a sweep, which has its own, is one line."""
     if run.cfg.sweep:
-        _say_sweep_run(run, written, console)
+        _say_sweep_run(run, run.cfg.sweep.values, written, console)
     else:
         _print_tables(written, console)
     places: Mapping[str, Path | str | None] = {
@@ -91,13 +92,12 @@ def _print_tables(written: Report, console: Console) -> None:
             print_table(console, table.to_rich(), table.secondary)
 
 
-def _say_sweep_run(run: Run, written: Report, console: Console) -> None:
-    assert run.cfg.sweep is not None
-    values = run.cfg.sweep.values
+def _say_sweep_run(run: Run, values: Mapping[str, Any], written: Report, console: Console) -> None:
+    """values: the settings that this run of the sweep has of its own."""
     dice = {}
     if "mask_methods" in written.tables:
-        frame = written.tables["mask_methods"].frame.set_index("method")
-        dice = {method: float(frame.loc[method, "dice"]) for method in learned_methods(frame.index)}
+        scored = written.tables["mask_methods"].frame.set_index("method")["dice"]
+        dice = {method: float(scored[method]) for method in learned_methods(scored.index)}
     settings = ", ".join(f"{key}={value}" for key, value in values.items())
     scores = ", ".join(f"{method} {value:.3f}" for method, value in dice.items())
     words = f"{run.cfg.name}: {settings}{f'; Dice {scores}' if scores else ''}"

@@ -73,7 +73,9 @@ def _side_by_side(runs: Mapping[str, Results]) -> list[RichTable]:
             values = {n: _values(table, column, methods[n]) for n, table in scored.items()}
             lower = next(iter(scored.values())).formats[column].direction == "down"
             tables.append(_compared(f"Edits: {column}", list(runs), values, lower_is_better=lower))
-    masks = {n: run.tables["mask_methods"] for n, run in runs.items() if "mask_methods" in run.tables}
+    masks = {
+        n: run.tables["mask_methods"] for n, run in runs.items() if "mask_methods" in run.tables
+    }
     values = {name: _values(table, "dice", table.frame["method"]) for name, table in masks.items()}
     tables.append(
         _compared("Dice, at each run's best threshold", list(runs), values, lower_is_better=False)

@@ -102,7 +102,10 @@ def test_a_point_that_our_curve_does_not_reach_has_no_difference(edits: pd.DataF
     [
         ({"dataset": "shapes"}, "the data are shapes, not PIE-Bench v1"),
         ({"dataset": "pie_bench_pp"}, "the data are pie_bench_pp, not PIE-Bench v1"),
-        ({"samples": {"Random": 4, "Change Style": 8}}, "the data are 12 of PIE-Bench's 700 samples"),
+        (
+            {"samples": {"Random": 4, "Change Style": 8}},
+            "the data are 12 of PIE-Bench's 700 samples",
+        ),
         ({"model": "shapes_turbo"}, "the model is shapes_turbo, not SDXL-Turbo"),
     ],
 )

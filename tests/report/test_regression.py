@@ -79,9 +79,7 @@ def test_a_worsened_method_is_caught_and_no_other_is_blamed(before: pd.DataFrame
 def test_a_worsening_of_one_edit_type_is_caught_there(before: pd.DataFrame) -> None:
     found = verdicts(before, changed(before, "ours: LPIPS", 0.05, edit_type=TYPES[4]))
     assert found["ours: LPIPS outside ×10³ ↓", TYPES[4]] == "worse"
-    assert set(found) <= {
-        ("ours: LPIPS outside ×10³ ↓", where) for where in (TYPES[4], "Overall")
-    }
+    assert set(found) <= {("ours: LPIPS outside ×10³ ↓", where) for where in (TYPES[4], "Overall")}
 
 
 def test_an_improvement_is_no_worsening(before: pd.DataFrame) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from wandb_file import read_records
 
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.charts import figures
 from piebench_masks.report.gallery import GalleryRow
 from piebench_masks.tracking.finished import native_plots, result_files, summary_metrics
 from piebench_masks.tracking.mlflow import MlflowTracker
@@ -21,8 +22,8 @@ from piebench_masks.tracking.tracker import Dataset, FinishedRun, Tracker
 from piebench_masks.tracking.weights_and_biases import WandbTracker, _has_key
 
 COLUMNS = {
-    "lpips_unedit_part": Column("LPIPS outside", "down", 1000.0),
-    "clip_edited": Column("CLIP edited", "up"),
+    "lpips_unedit_part": Column("LPIPS outside", "down", 1000.0, role="background"),
+    "clip_edited": Column("CLIP edited", "up", role="edit"),
 }
 
 
@@ -76,13 +77,13 @@ def run(tmp_path: Path) -> FinishedRun:
         config={"config": {"strength": 0.5}},
         commit="0123456789ab-dirty",
         dataset=Dataset("shapes", "fedcba", 2, tmp_path / "samples.parquet"),
-        summary=summary_metrics(frames),
+        summary=summary_metrics(frames, COLUMNS),
         tables=frames,
-        plots=native_plots(masks, edits, COLUMNS),
-        samples=[
+        plots=native_plots(figures(masks, edits, COLUMNS)),
+        samples=lambda: [
             GalleryRow(
                 sample_id="a",
-                edit_type=1,
+                edit_type="Change Object",
                 pick="worst",
                 source_prompt="a <b>",
                 target_prompt="a c",
@@ -133,7 +134,7 @@ def rows_of(folder: Path, media: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_metrics_are_named_so_that_runs_compare() -> None:
-    assert summary_metrics(tables()) == {
+    assert summary_metrics(tables(), COLUMNS) == {
         "dice/ours": 0.75,
         "threshold/ours": 0.5,
         "dice/ours/random": 0.5,
@@ -150,7 +151,7 @@ def test_metrics_are_named_so_that_runs_compare() -> None:
                 "change_background",
             )
         },
-        "edit/ours/lpips_outside": 0.1,
+        "edit/ours/lpips_unedit_part": 0.1,
     }
 
 
@@ -186,9 +187,11 @@ def test_offline_run_has_tables_charts_figures_and_samples(run: FinishedRun) -> 
         name.split("_table")[0]: rows_of(folder, m) for name, m in media.items() if "_table" in name
     }
     points = charted["chart/pareto"]
-    assert [(p["lpips_unedit_part"], p["clip_edited"]) for p in points] == [(0.1, 20), (0.2, 30)]
+    x, y = "LPIPS outside ×10³ ↓", "CLIP edited ↑"  # as the figure has them
+    assert [(p[x], p[y]) for p in points] == [(100, 20), (200, 30)]
     assert [p["lineVal"] for p in charted["chart/dice_over_threshold"]] == [0.5, 0.75]
-    assert {p["lineKey"] for p in charted["chart/pareto_curves"]} == {"ours"}
+    # Of its editor there is one method, so that the figure calls the curve by the editor.
+    assert {p["lineKey"] for p in charted["chart/pareto_curves"]} == {"e"}
     about = next(record.run for record in records if record.HasField("run"))
     updates = [i for r in records if r.HasField("config") for i in r.config.update]
     specs = json.dumps([i.value_json for i in [*updates, *about.config.update]])
@@ -210,7 +213,7 @@ def test_offline_run_has_tables_charts_figures_and_samples(run: FinishedRun) -> 
         name: np.asarray(Image.open(stored[mask["path"]].local_path))
         for name, mask in sample["masks"]["masks"].items()
     }
-    (row,) = run.samples
+    (row,) = run.samples()
     assert row.annotated is not None
     assert set(overlays) == {"annotated", "ours"}
     assert (overlays["annotated"] == row.annotated).all()

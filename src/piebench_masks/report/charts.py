@@ -5,6 +5,7 @@ Works on finished per-sample rows; must not know stores, stages, models or how a
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,9 +61,7 @@ def figures(
 PARETO_SIZE = (9.0, 5.4)
 
 
-def pareto_figure(
-    editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str
-) -> Figure:
+def pareto_figure(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Figure:
     """The trade-off of all edits in the plane of two metrics."""
     swept = editing.groupby(["editor", "method"])["threshold"].nunique().max() > 1
     what = "One curve a method, one point a threshold." if swept else "One point a method."
@@ -94,13 +93,13 @@ def pareto_chart(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y
     )
 
 
-def _trade_off(row: Mapping[str, object], x: str, y: str, *, named: bool) -> Point:
+def _trade_off(row: Mapping[Any, Any], x: str, y: str, *, named: bool) -> Point:
     """A mean as a point; ``named``: by its threshold, where it has one."""
-    at = float(row["threshold"]) if named and pd.notna(row["threshold"]) else None  # type: ignore
+    at = float(row["threshold"]) if named and pd.notna(row["threshold"]) else None
     front = bool(row["front"])
     return Point(
-        float(row[x]),  # type: ignore[arg-type]
-        float(row[y]),  # type: ignore[arg-type]
+        float(row[x]),
+        float(row[y]),
         at,
         label="" if at is None else f"{at:.3g}",
         ringed=front,

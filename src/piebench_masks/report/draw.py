@@ -5,21 +5,18 @@ Colours are Okabe and Ito's, told apart by colour-blind readers, each with a mar
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cbook import STEP_LOOKUP_MAP
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
-from piebench_masks.report.chart import Chart, Direction, Figure, Series
+from piebench_masks.report.chart import NAMED_MARKS, Chart, Direction, Figure, Series
+from piebench_masks.report.labels import ANYWHERE, NEAR, Label, write_labels
 
 INK, QUIET, GRID = "#22262b", "#7a828c", "#e6e8eb"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -35,7 +32,6 @@ MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
 KINDS = ("png", "svg", "pdf")
 _ARROWS = {("down", "up"): "↖", ("up", "up"): "↗", ("down", "down"): "↙", ("up", "down"): "↘"}
-_HALO = patheffects.withStroke(linewidth=2.5, foreground="white")
 _RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
 _CROSS: dict[str, Any] = {"marker": "x", "color": QUIET, "markersize": 6, "markeredgewidth": 1.5}
 _MARKS: dict[str, dict[str, Any]] = {
@@ -85,15 +81,16 @@ def draw(figure: Figure) -> Canvas:
     for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
         _draw_chart(axes, chart, f"{place}-")
         axes.set_xlabel(chart.x)
-        legend = {
+        legend: dict[str, Any] = {
             "right": {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "fontsize": 9},
             "above": {"loc": "lower left", "bbox_to_anchor": (-0.03, 1), "borderpad": 0},
             "inside": {"loc": "best", "fontsize": 9},
         }[figure.legend]
-        _name_legend(axes.legend(**legend), f"{place}-")  # type: ignore[arg-type]
+        _name_legend(axes.legend(**legend), f"{place}-")
     all_axes[0].set_ylabel(figure.charts[0].y)
     for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
-        _label(axes, chart, f"{place}-")
+        if labels := _labels(chart, f"{place}-"):
+            write_labels(axes, labels)
     return canvas
 
 
@@ -111,7 +108,7 @@ def save(canvas: Canvas, folder: Path, stem: str) -> list[Path]:
 def svg(canvas: Canvas) -> str:
     """The figure as SVG whose texts are texts, without halos: those are the page's style."""
     for label in canvas.findobj(Text):
-        label.set_path_effects([])  # type: ignore[attr-defined]
+        label.set_path_effects([])
     content = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none"}):
         canvas.savefig(content, format="svg", metadata={"Date": None})
@@ -129,15 +126,17 @@ def _draw_chart(axes: Axes, chart: Chart, prefix: str) -> None:
     if chart.better:
         _draw_front(axes, chart.front, chart.better[0], prefix)
         axes.margins(0.07)
-        side = "left" if chart.better[0] == "down" else "right"
+        side: Literal["left", "right"] = "left" if chart.better[0] == "down" else "right"
         axes.set_title(f"{_ARROWS[chart.better]} better", loc=side, color=QUIET, fontsize=9)
     if chart.levels:
         _draw_levels(axes, chart.levels, (chart.limits[0] or (0, 1))[1] / 1.02)
     if chart.ticks:
         axes.set_xticks(range(len(chart.ticks)), chart.ticks)
-    for limits, set_limits in zip(chart.limits, (axes.set_xlim, axes.set_ylim), strict=True):
-        if limits:
-            set_limits(limits)
+    x_limits, y_limits = chart.limits
+    if x_limits:
+        axes.set_xlim(*x_limits)
+    if y_limits:
+        axes.set_ylim(*y_limits)
 
 
 def _draw_series(axes: Axes, series: Series, gid: str) -> None:
@@ -174,9 +173,9 @@ def _draw_levels(axes: Axes, levels: Any, end: float) -> None:
     """Dashed lines, their names staggered: the levels of trivial masks often nearly coincide."""
     for place, (name, level) in enumerate(levels.items()):
         axes.axhline(level, color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-        text = {"color": QUIET, "fontsize": 8, "va": "center", "ha": "right", "zorder": 1.5}
+        text: dict[str, Any] = {"color": QUIET, "fontsize": 8, "va": "center", "ha": "right"}
         x = end * (1 - 0.13 * (place % 3))
-        axes.text(x, level, name, **text, bbox={"color": "white", "pad": 0.8})
+        axes.text(x, level, name, **text, zorder=1.5, bbox={"color": "white", "pad": 0.8})
 
 
 def _name_legend(legend: Any, prefix: str) -> None:
@@ -187,93 +186,19 @@ def _name_legend(legend: Any, prefix: str) -> None:
         text.set_gid(f"{prefix}entry-{place}")
 
 
-@dataclass(frozen=True)
-class _Label:
-    """A text for the point (x, y); ``reaches``: how far away it may lie, in points."""
-
-    text: str
-    point: tuple[float, float]
-    colour: str
-    gid: str
-    reaches: Sequence[int]
-
-
-def _label(axes: Axes, chart: Chart, prefix: str) -> None:
-    """Write labels beside their points where they cover no point, curve or other label.
-
-    Names of crosses go as far away as they must, with a line to their point; points' labels are
-    left out where there is no room, those of the front last.
-    """
-    names, labels = [], []
+def _labels(chart: Chart, prefix: str) -> list[Label]:
+    """Names of crosses, which must be there, then labels of points, those of the front first."""
+    names, points = [], []
     for place, series in enumerate(chart.series):
         gid = f"{prefix}label-{place}"
         if isinstance(series.look, int):
-            labels += [
-                (point.ringed, _Label(point.label, (point.x, point.y), colour(series.look), gid, NEAR))
-                for point in series.points
-                if point.label
+            look = colour(series.look)
+            labelled = (point for point in series.points if point.label)
+            points += [
+                (not p.ringed, Label(p.label, (p.x, p.y), look, gid, NEAR)) for p in labelled
             ]
-        elif series.look not in _MARKS:
+        elif series.look not in NAMED_MARKS:
             at = series.points[0].x, series.points[0].y
-            names.append(_Label(series.name, at, QUIET, gid, ANYWHERE))
-    labels.sort(key=lambda entry: not entry[0])
-    if names or labels:
-        axes.figure.draw_without_rendering()  # type: ignore[union-attr]  # the layout decides
-        boxes = _covered(axes)
-        for label in (*names, *(label for _, label in labels)):
-            boxes = _write(axes, label, boxes)
-
-
-NEAR, ANYWHERE = (6, 10), (6, 14, 24, 36, 50)
-_LETTERS = 8.5
-"""Size of labels in points."""
-_AROUND = np.array([(1, 0), (1, -1), (1, 1), (-1, 1), (-1, -1), (-1, 0), (0, 1), (0, -1)])
-"""Directions in which a label may lie, the first that is free is taken."""
-
-
-def _covered(axes: Axes) -> np.ndarray:
-    """What points and curves cover, as boxes [N,4] in points: left, low, right, high."""
-    unit = 72 / axes.figure.dpi
-    boxes = [np.empty((0, 4))]
-    for line in axes.lines:
-        if not len(line.get_xydata()):  # type: ignore[arg-type]
-            continue
-        at = axes.transData.transform(line.get_xydata()) * unit  # type: ignore[arg-type]
-        path = np.transpose(STEP_LOOKUP_MAP[line.get_drawstyle()](*at.T))
-        steps = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 4)) for a, b in pairwise(path)]
-        drawn = np.concatenate(steps) if steps and line.get_linestyle() != "None" else at[:0]
-        half = max(4.0, line.get_markersize() / 2 + 1)
-        boxes += [np.hstack([of - size, of + size]) for of, size in ((at, half), (drawn, 2))]
-    return np.concatenate(boxes)
-
-
-def _write(axes: Axes, label: _Label, boxes: np.ndarray) -> np.ndarray:
-    """Write a label at the first free spot around its point; the boxes that are covered then."""
-    unit = 72 / axes.figure.dpi
-    corners = axes.get_window_extent().get_points() * unit
-    at = axes.transData.transform(label.point) * unit
-    half_size = np.array([0.31 * _LETTERS * len(label.text) + 1, 0.6 * _LETTERS])
-    for reach in label.reaches:
-        spots = at + _AROUND * (half_size + reach)
-        ends = np.hstack([spots - half_size, spots + half_size])
-        apart = (ends[:, None, :2] >= boxes[:, 2:]) | (ends[:, None, 2:] <= boxes[:, :2])
-        inside = np.hstack([ends[:, :2] - corners[0], corners[1] - ends[:, 2:]]) > 0
-        free = np.all(np.any(apart, axis=2), axis=1) & np.all(inside, axis=1)
-        if free.any():
-            spot = int(free.argmax())
-            leader = {"arrowstyle": "-", "color": QUIET, "linewidth": 0.6}
-            written = axes.annotate(
-                label.text,
-                label.point,
-                tuple(spots[spot] - at),
-                textcoords="offset points",
-                ha="center",
-                va="center",
-                fontsize=_LETTERS,
-                color=label.colour,
-                path_effects=[_HALO],
-                arrowprops=leader if reach > 10 else None,
-            )
-            written.set_gid(label.gid)
-            return np.vstack([boxes, ends[spot]])
-    return boxes
+            names.append(Label(series.name, at, QUIET, gid, ANYWHERE))
+    points.sort(key=lambda entry: entry[0])
+    return names + [label for _, label in points]

@@ -81,8 +81,9 @@ def summary(scores: Scores, samples: int) -> list[str]:
         dice = at_thresholds(rows, scores.best_thresholds).groupby("method")["dice"].mean()
         (first, value), *others = dice.sort_values(ascending=False, kind="stable").items()
         then = ", ".join(f"{name} {value:.2f}" for name, value in others)
+        threshold = scores.best_thresholds[str(first)]
         sentences.append(
             f"Closest to the annotated masks is {first}, with a mean Dice of {value:.2f} at "
-            f"threshold {scores.best_thresholds[str(first)]:.3g}{f' (then {then})' if then else ''}."
+            f"threshold {threshold:.3g}{f' (then {then})' if then else ''}."
         )
     return sentences

@@ -24,11 +24,11 @@ LEGEND = "Masks: white right, orange too much, blue missed. Yellow line: annotat
 class GalleryRow:
     """One sample to show. All images uint8 [H,W,3], all masks bool [H,W]; maps [h,w] in 0..1.
 
-    ``edit_type`` is a label of the data set; ``pick`` says why the sample was chosen; ``maps`` to ``dice`` are by mask method, ``edits`` and
-    ``scores`` by mask method with "none" for editing without a mask, where there are several
-    editors by "editor, mask method". ``levels`` has for each scored
-    threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an annotated
-    mask) the Dice of each; ``masks`` are those at the ``cut``-th threshold.
+    ``edit_type`` is a label of the data set; ``pick`` says why the sample was chosen. ``maps`` to
+    ``dice`` are by mask method, ``edits`` and ``scores`` by mask method with "none" for editing
+    without a mask, where there are several editors by "editor, mask method". ``levels`` has for
+    each scored threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an
+    annotated mask) the Dice of each; ``masks`` are those at the ``cut``-th threshold.
     """
 
     sample_id: str
@@ -170,7 +170,9 @@ def _heat(image: np.ndarray, soft_map: np.ndarray) -> np.ndarray:
     picture = Image.fromarray(np.nan_to_num(soft_map).astype(np.float32))
     value = np.asarray(picture.resize(image.shape[1::-1], Image.Resampling.BILINEAR)).clip(0, 1)
     weight = 0.45 + 0.45 * value[..., None]
-    mixed = (1 - weight) * _grey(image) + weight * heat_colours()[np.round(value * 255).astype(np.uint8)]
+    mixed = (1 - weight) * _grey(image) + weight * heat_colours()[
+        np.round(value * 255).astype(np.uint8)
+    ]
     return mixed.astype(np.uint8)
 
 

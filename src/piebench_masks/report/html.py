@@ -77,8 +77,9 @@ def write_html(
     """Write ``folder``/report.html, images/ and samples/; returns the files, the page first.
 
     comparisons: tables that are folded up; columns: the editing metrics shown of a sample;
-    edit_types: of the samples, in the data set's order; summary: sentences that stand above everything. The gallery is read once, a row at a time.
-    Pictures and maps of an earlier report are removed. All texts (prompts, ids, names) are data to
+    edit_types: of the samples, in the data set's order; summary: sentences that stand above
+    everything. The gallery is read once, a row at a time. Pictures and maps of an earlier report
+    are removed. All texts (prompts, ids, names) are data to
     the page and never markup, and files are named by number, so no input can reach markup or paths.
     """
     parts = {part: folder / part for part in ("images", "samples")}

@@ -146,7 +146,9 @@ def _pareto(editing: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Ro
         return
     for method, line in published("pareto").groupby("method", sort=False):
         swept = editing[(editing["method"] == method) & (editing["editor"] == "turbo_edit")]
-        wide = finite(swept, (x, y)).pivot(index="sample", columns="threshold", values=[x, y]).dropna()
+        wide = (
+            finite(swept, (x, y)).pivot(index="sample", columns="threshold", values=[x, y]).dropna()
+        )
         if wide.empty or wide[x].shape[1] < 2:
             continue
         at = line["lpips_unedit_part"].to_numpy()

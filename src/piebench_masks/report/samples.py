@@ -121,7 +121,7 @@ class StoredSamples:
             masks=masks,
             cut={name: self._thresholds(name).index(self.best[name]) for name in soft_maps},
             dice={
-                name: list(self._dice[name].loc[sample.id])
+                name: list(map(float, self._dice[name].loc[sample.id].to_numpy()))
                 for name in soft_maps
                 if name in self._dice and sample.id in self._dice[name].index
             },

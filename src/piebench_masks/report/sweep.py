@@ -94,7 +94,7 @@ def _read(place: Path) -> pd.DataFrame:
     values: dict[str, Any] = dict(OmegaConf.load(place / "config.yaml").sweep["values"])
     masks = Table.read(place / "tables/mask_methods.json").frame[["method", "threshold", "dice"]]
     masks = masks[~masks["method"].isin(BASELINES)]
-    if (scores := _scores(place)):
+    if scores := _scores(place):
         frame = Table.read(place / "tables/editing.json").frame
         frame = frame.rename(columns={"editor": EDITOR})  # "editor" may be what was swept
         several = [EDITOR] if frame[EDITOR].nunique() > 1 else []

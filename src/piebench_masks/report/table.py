@@ -179,7 +179,9 @@ class Table:
     @staticmethod
     def _from_json(content: dict[str, Any]) -> "Table":
         formats = {
-            name: Format(**fields | {"interval": tuple(ends) if (ends := fields["interval"]) else None})
+            name: Format(
+                **fields | {"interval": tuple(ends) if (ends := fields["interval"]) else None}
+            )
             for name, fields in content["formats"].items()
         }
         frame = pd.DataFrame(content["rows"], columns=content["columns"])

@@ -23,8 +23,8 @@ def summary_metrics(
     """Numbers under names that are the same in all runs, so that runs compare.
 
     ``dice/<method>``, ``dice/<method>/<edit_type>``, ``threshold/<method>`` and
-    ``edit/<method>/<column>``; where there are several editors, ``edit/<editor>/<method>/<column>``.
-    Unscaled; undefined left out.
+    ``edit/<method>/<column>``, of several editors ``edit/<editor>/<method>/<column>``. Unscaled;
+    undefined left out.
     """
     values: dict[str, float] = {}
     if "mask_methods" in tables:
@@ -68,7 +68,7 @@ def native_plots(figures: Mapping[str, Figure]) -> dict[str, Plot]:
 
 
 def _frame(chart: Chart, x: str, y: str) -> pd.DataFrame:
-    """A row a point: ``method`` (the name of its series), ``at``, and the coordinates as x and y."""
+    """A row a point: ``method`` (the name of its series), ``at``, and the coordinates."""
     return pd.DataFrame(
         [(series.name, p.at, p.x, p.y) for series in chart.series for p in series.points],
         columns=["method", "at", x, y],

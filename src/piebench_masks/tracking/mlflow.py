@@ -44,7 +44,9 @@ class MlflowTracker:
         client = MlflowClient(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}")
         existing = client.get_experiment_by_name(self.project)
         files = (folder / "mlflow").as_uri()
-        experiment = existing.experiment_id if existing else client.create_experiment(self.project, files)
+        experiment = (
+            existing.experiment_id if existing else client.create_experiment(self.project, files)
+        )
         digest = run.digest()
         for earlier in client.search_runs([experiment], f"tags.key = '{run.key}'"):
             if earlier.data.tags.get("digest") == digest and earlier.info.status == "FINISHED":

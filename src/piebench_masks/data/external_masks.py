@@ -115,4 +115,5 @@ def _png(path: Path) -> NDArray[np.float32]:
 
 def _shares(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """0 to 255, or the 0 and 1 of a hard mask, as shares."""
-    return levels.astype(np.float32) / (255 if levels.max(initial=0) > 1 else 1)
+    divisor = np.float32(255 if levels.max(initial=0) > 1 else 1)
+    return levels.astype(np.float32) / divisor

@@ -100,9 +100,7 @@ class Recorder(AttentionControl):
     def layers(self, kind: Literal["cross", "self"], grid: int) -> tuple[Layer, ...]:
         """The layers of a grid, in the order of their arrays."""
         return tuple(
-            layer
-            for layer, side in self._grids.items()
-            if side == grid and layer.kind == kind
+            layer for layer, side in self._grids.items() if side == grid and layer.kind == kind
         )
 
     @property

@@ -103,7 +103,7 @@ def _png(path: Path) -> NDArray[np.float32]:
         if image.mode == "L":
             return _shares(np.asarray(image))
         if image.mode.startswith("I"):
-            return np.asarray(image) / np.float32(65535)
+            return np.asarray(image, dtype=np.float32) / np.float32(65535)
         if image.mode in ("RGB", "RGBA"):
             pixels = np.asarray(image)
             if image.mode == "RGBA" and (pixels[..., 3] < 255).any():
@@ -115,4 +115,4 @@ def _png(path: Path) -> NDArray[np.float32]:
 
 def _shares(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """0 to 255, or the 0 and 1 of a hard mask, as shares."""
-    return levels / np.float32(255 if levels.max(initial=0) > 1 else 1)
+    return levels.astype(np.float32) / np.float32(255 if levels.max(initial=0) > 1 else 1)

@@ -307,6 +307,24 @@ def test_a_method_sees_what_it_declares_to_know(ask: Any) -> None:
     assert torch.equal(blind.shown[0].at("source").noise, blind.shown[0].at("target").noise)
 
 
+def test_a_method_may_optimise_something_of_its_own(ask: Any) -> None:
+    def optimised(record: Record) -> Tensor:
+        with torch.enable_grad():
+            weights = torch.ones(4, requires_grad=True)
+            (weights[:, None, None] * record.at("source").noise[0]).square().sum().backward()
+        assert weights.grad is not None
+        return weights.grad.view(2, 2)
+
+    needs = Needs(conditions=("source",), noise=True)
+    found, _ = ask(method=Asking(asked=needs, answer=optimised))
+    assert found["method"].shape == (2, 2)
+
+
+def test_a_function_can_be_a_post_processor(ask: Any) -> None:
+    ones = Asking(answer=lambda record: torch.ones(4, 4), post=(lambda m, record: m + 1,))
+    assert ask(method=ones)[0]["method"].eq(2).all()
+
+
 def test_no_model_for_methods_that_need_none() -> None:
     scene = Scene("a", torch.zeros(64, 64, 3, dtype=torch.uint8), *CHANGE)
     chosen = {name: METHODS[name] for name in ("full", "centre", "oracle")}

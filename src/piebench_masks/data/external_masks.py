@@ -5,7 +5,7 @@ Laid out as root/<method>/<image path without suffix, or sample id>, .png or .np
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ MAX_BYTES = 8 * MAX_PIXELS
 """Of a file; larger ones are not opened."""
 
 
-def external_masks(root: Path, methods: Mapping[str, str]) -> dict[str, Knows]:
+def external_masks(root: Path, methods: Mapping[str, Knows]) -> dict[str, Knows]:
     """The methods and what each was given. Raises BenchmarkError where one has no folder of its own
     in ``root``, or does not say what it was given.
     """
@@ -38,7 +38,7 @@ def external_masks(root: Path, methods: Mapping[str, str]) -> dict[str, Knows]:
                 f"mask.external.methods.{name} is {knows!r}: choose one of "
                 f"{', '.join(get_args(Knows))}"
             )
-    return cast(dict[str, Knows], dict(methods))
+    return dict(methods)
 
 
 def mask_file(root: Path, method: str, image_path: str, sample_id: str) -> Path:
@@ -103,7 +103,7 @@ def _png(path: Path) -> NDArray[np.float32]:
         if image.mode == "L":
             return _shares(np.asarray(image))
         if image.mode.startswith("I"):
-            return np.asarray(image, np.float32) / np.float32(65535)
+            return np.asarray(image, dtype=np.float32) / np.float32(65535)
         if image.mode in ("RGB", "RGBA"):
             pixels = np.asarray(image)
             if image.mode == "RGBA" and (pixels[..., 3] < 255).any():
@@ -115,5 +115,4 @@ def _png(path: Path) -> NDArray[np.float32]:
 
 def _shares(levels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """0 to 255, or the 0 and 1 of a hard mask, as shares."""
-    divisor = np.float32(255 if levels.max(initial=0) > 1 else 1)
-    return levels.astype(np.float32) / divisor
+    return levels.astype(np.float32) / np.float32(255 if levels.max(initial=0) > 1 else 1)

@@ -22,13 +22,11 @@ CUTTING = ("threshold", "sweep", "binarizer")
 
 
 class PostProcessor(Protocol):
-    """What can be done to any map before it is cut, a frozen dataclass like a method.
+    """What can be done to a map before it is cut: a frozen dataclass like a method, or a function.
 
-    ``needs``: its own, beside the method's.
+    Where it has ``needs``, they are asked for beside the method's, and its record has only them.
     """
 
-    @property
-    def needs(self) -> Needs: ...
     def __call__(self, soft_map: Tensor, record: Record) -> Tensor: ...
 
 
@@ -106,4 +104,4 @@ class MapMethod:
     @property
     def all_needs(self) -> tuple[Needs, ...]:
         """The method's needs, then those of each post-processor."""
-        return (self.needs, *(post.needs for post in self.post))
+        return (self.needs, *(getattr(post, "needs", Needs()) for post in self.post))

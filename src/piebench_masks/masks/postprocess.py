@@ -22,10 +22,6 @@ class Rescale:
 
     version: ClassVar[int] = 1
 
-    @property
-    def needs(self) -> Needs:
-        return Needs()
-
     def __call__(self, soft_map: Tensor, record: Record) -> Tensor:
         return rescale(soft_map)
 
@@ -41,10 +37,6 @@ class Blur:
 
     sigma: float = 1.0
     size: int = 5
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
 
     def __call__(self, soft_map: Tensor, record: Record) -> Tensor:
         radius = self.size // 2

@@ -5,25 +5,20 @@ Equal rows are computed once; what is recorded of a row is what anybody asked of
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from piebench_masks.data.scene import Scene
-from piebench_masks.diffusion.backbone import Ablation, Backbone, Posterior
+from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS, add_noise, start_timestep
-from piebench_masks.diffusion.prompt_diff import Compat, PromptDiff, prompt_diff, token_weights
 from piebench_masks.diffusion.recorder import Recorder, Track
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks.needs import Condition, Needs, Text
+from piebench_masks.masks.needs import Condition, Needs
 from piebench_masks.masks.record import MapError, Recording
+from piebench_masks.masks.texts import Encoded, SceneTexts
 
 SampleMode = Literal["argmax", "sample"]
-Encoded = tuple[str, Ablation]
-"""A text, and which of its tokens' embeddings are zeroed."""
 
 
 class Row(NamedTuple):
@@ -49,63 +44,6 @@ class Cell:
     tracks: dict[str, frozenset[Track]]
     weights: Tensor
     tokens: tuple[int, ...]
-
-
-class SceneTexts:
-    """The texts of one scene, as the model's tokenizer sees them. Raises PromptError at use."""
-
-    def __init__(self, backbone: Backbone, scene: Scene, compat: Compat) -> None:
-        self._backbone, self._scene, self._compat = backbone, scene, compat
-        self.most_tokens = backbone.max_tokens
-
-    @cached_property
-    def _ids(self) -> tuple[list[int], list[int]]:
-        tokenize = self._backbone.tokenize
-        return tokenize(self._scene.source_prompt), tokenize(self._scene.target_prompt)
-
-    @cached_property
-    def _diff(self) -> PromptDiff:
-        return prompt_diff(*self._ids, max_tokens=self.most_tokens, compat=self._compat)
-
-    def encoded(self, text: Condition | Text) -> Encoded:
-        """What the text encoders are given."""
-        if text == "probe_ablated":
-            return self._ablated(self.encoded("probe")[0])
-        name = self._diff.probe if text == "probe" else text
-        texts = {
-            "source": self._scene.source_prompt,
-            "target": self._scene.target_prompt,
-            "blended_words": self._scene.blended_words,
-            "instruction": self._scene.instruction,
-        }
-        return texts[name], Ablation()
-
-    def _ablated(self, probe: str) -> Encoded:
-        """Without its changed words: each encoder's own tokens, or the reference's ids for all."""
-        if self._compat == "reference":
-            return probe, Ablation(ids=frozenset(self._diff.ablated))
-        spans = self._backbone.spans(probe)
-        changed = dict.fromkeys(spans[column] for column in self._diff.columns)
-        return probe, Ablation(spans=tuple(changed))
-
-    def weights(self, condition: Condition) -> Tensor:
-        """What sums over text positions to the mean over the changed words: [L]."""
-        side = condition if condition in ("source", "target") else self._diff.probe
-        if side == self._diff.probe:
-            return token_weights(self._diff, self.most_tokens)
-        source, target = (self.tokens(name) for name in ("source", "target"))
-        columns = [
-            column
-            for tag, i1, i2, j1, j2 in SequenceMatcher(None, source, target).get_opcodes()
-            if tag != "equal"
-            for column in (range(i1, i2) if side == "source" else range(j1, j2))
-        ]
-        return token_weights(PromptDiff(side, tuple(columns), ()), self.most_tokens)
-
-    def tokens(self, text: Condition | Text) -> tuple[int, ...]:
-        """Its ids, with BOS and EOS, as many as the model sees."""
-        ids, most = self._backbone.tokenize(self.encoded(text)[0]), self.most_tokens
-        return (*ids[: most - 1], ids[-1]) if len(ids) > most else tuple(ids)
 
 
 def cells(
@@ -217,12 +155,12 @@ class Answers:
 
     def recordings(self, asked: Sequence[Cell]) -> dict[tuple[str, float | None], Recording]:
         """What these cells asked for, and nothing that others did."""
-        found: dict[tuple[str, float | None], Recording] = {}
+        recordings: dict[tuple[str, float | None], Recording] = {}
         for cell in asked:
             where = cell.condition, cell.level
-            arrays = dict(found[where].arrays) if where in found else {}
-            found[where] = self._recording(cell, arrays)
-        return found
+            arrays = dict(recordings[where].arrays) if where in recordings else {}
+            recordings[where] = self._recording(cell, arrays)
+        return recordings
 
     def _recording(self, cell: Cell, arrays: dict[str, Any]) -> Recording:
         index = [self._index[row] for row in cell.rows]

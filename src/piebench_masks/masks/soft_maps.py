@@ -15,7 +15,8 @@ from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.record import MapError, Record
-from piebench_masks.masks.rows import Answers, Cell, SampleMode, SceneTexts, cells
+from piebench_masks.masks.rows import Answers, Cell, SampleMode, cells
+from piebench_masks.masks.texts import SceneTexts
 
 T = TypeVar("T")
 Plan = list[list[Cell]]
@@ -31,7 +32,7 @@ def needs_model(methods: Mapping[str, MapMethod]) -> bool:
     return any(needs.parts for method in methods.values() for needs in method.all_needs)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference mode: a method may optimise something of its own
 def soft_maps(
     backbone: Backbone | None,
     posterior: Posterior | None,
@@ -67,8 +68,7 @@ def soft_maps(
     }
     plans = {
         (name, i): _tried(
-            name,
-            lambda: _plan(methods[name], backbone, scene, i, num_repeat, strength, compat),  # noqa: B023
+            name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat
         )
         for (name, i), scene in shown.items()
     }
@@ -82,7 +82,7 @@ def soft_maps(
     )
 
     def soft_map(name: str, i: int) -> Tensor | BenchmarkError:
-        plan, method = plans[name, i], methods[name]
+        plan = plans[name, i]
         given = external[name][i] if external and name in external else None
         if isinstance(plan, BenchmarkError):
             return plan
@@ -101,7 +101,7 @@ def soft_maps(
                 tokenize=backbone.tokenize if backbone else None,
             )
 
-        return _tried(name, lambda: _map(method, [record(part) for part in plan]))
+        return _tried(name, lambda: _map(methods[name], [record(part) for part in plan]))
 
     return {name: [soft_map(name, i) for i in range(len(scenes))] for name in methods}
 
@@ -155,10 +155,10 @@ def _checked(part: str, soft_map: Any) -> Tensor:
     return soft_map
 
 
-def _tried(name: str, function: Callable[[], T]) -> T | BenchmarkError:
+def _tried(name: str, function: Callable[..., T], *arguments: Any) -> T | BenchmarkError:
     """What the function returns, or why it does not: no method stops the others."""
     try:
-        return function()
+        return function(*arguments)
     except BenchmarkError as error:
         return error
     except torch.OutOfMemoryError:

@@ -1,0 +1,70 @@
+"""The texts of one scene as the model's tokenizer sees them, and which of their words change."""
+
+from difflib import SequenceMatcher
+from functools import cached_property
+
+from torch import Tensor
+
+from piebench_masks.data.scene import Scene
+from piebench_masks.diffusion.backbone import Ablation, Backbone
+from piebench_masks.diffusion.prompt_diff import (
+    Compat,
+    PromptDiff,
+    ablation,
+    prompt_diff,
+    token_weights,
+)
+from piebench_masks.masks.needs import Condition, Text
+
+Encoded = tuple[str, Ablation]
+"""A text, and which of its tokens' embeddings are zeroed."""
+
+
+class SceneTexts:
+    """The texts of one scene, as the model's tokenizer sees them. Raises PromptError at use."""
+
+    def __init__(self, backbone: Backbone, scene: Scene, compat: Compat) -> None:
+        self._backbone, self._scene, self._compat = backbone, scene, compat
+        self.most_tokens = backbone.max_tokens
+
+    @cached_property
+    def _ids(self) -> tuple[list[int], list[int]]:
+        tokenize = self._backbone.tokenize
+        return tokenize(self._scene.source_prompt), tokenize(self._scene.target_prompt)
+
+    @cached_property
+    def _diff(self) -> PromptDiff:
+        return prompt_diff(*self._ids, max_tokens=self.most_tokens, compat=self._compat)
+
+    def encoded(self, text: Condition | Text) -> Encoded:
+        """What the text encoders are given."""
+        if text == "probe_ablated":
+            probe, _ = self.encoded("probe")
+            return probe, ablation(self._diff, self._backbone.spans(probe), self._compat)
+        name = self._diff.probe if text == "probe" else text
+        texts = {
+            "source": self._scene.source_prompt,
+            "target": self._scene.target_prompt,
+            "blended_words": self._scene.blended_words,
+            "instruction": self._scene.instruction,
+        }
+        return texts[name], Ablation()
+
+    def weights(self, condition: Condition) -> Tensor:
+        """What sums over text positions to the mean over the changed words: [L]."""
+        side = condition if condition in ("source", "target") else self._diff.probe
+        if side == self._diff.probe:
+            return token_weights(self._diff, self.most_tokens)
+        source, target = (self.tokens(name) for name in ("source", "target"))
+        columns = [
+            column
+            for tag, i1, i2, j1, j2 in SequenceMatcher(None, source, target).get_opcodes()
+            if tag != "equal"
+            for column in (range(i1, i2) if side == "source" else range(j1, j2))
+        ]
+        return token_weights(PromptDiff(side, tuple(columns), ()), self.most_tokens)
+
+    def tokens(self, text: Condition | Text) -> tuple[int, ...]:
+        """Its ids, with BOS and EOS, as many as the model sees."""
+        ids, most = self._backbone.tokenize(self.encoded(text)[0]), self.most_tokens
+        return (*ids[: most - 1], ids[-1]) if len(ids) > most else tuple(ids)

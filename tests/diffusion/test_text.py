@@ -1,5 +1,6 @@
 """Words of a prompt, as tokens of every text encoder, and left out of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from piebench_masks.diffusion.backbone import Ablation, Backbone
 from piebench_masks.diffusion.loading import load_backbone
+from piebench_masks.diffusion.prompt_diff import ablation, prompt_diff
 from piebench_masks.training.model import write_tokenizers
 
 
@@ -45,6 +47,28 @@ def test_columns_of_the_prompt_become_spans_that_zero_their_tokens(tiny: Backbon
     assert torch.equal(end.hidden, start.hidden)
 
 
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [
+        ("a red circle on grass", "a blue circle on grass"),
+        ("a red circle on grass and a red square", "a circle on sand and a square"),
+        ("a circle", "a big red circle on grass"),
+        ("a circle", "a circle"),
+    ],
+)
+def test_changed_words_are_their_ids(tiny: Backbone, source: str, target: str) -> None:
+    ids = tiny.tokenize(source), tiny.tokenize(target)
+    diff = prompt_diff(*ids, max_tokens=tiny.max_tokens, compat="exact")
+    probe = source if diff.probe == "source" else target
+    by_words = ablation(diff, tiny.spans(probe), "exact")
+    by_ids = Ablation(ids=frozenset(diff.ablated))
+    found = tiny.encode_prompts([probe, probe], [by_words, by_ids])
+    assert torch.equal(found.hidden[0], found.hidden[1])
+    assert torch.equal(found.pooled[0], found.pooled[1])
+    if source != target:
+        assert ablation(diff, tiny.spans(probe), "reference") == by_ids != by_words
+
+
 def test_an_exclamation_mark_is_no_padding(tiny: Backbone) -> None:
     """It has another id in each tokenizer; in the second that of the padding, which stays."""
     prompt = "a red circle !"
@@ -60,8 +84,6 @@ def test_an_encoder_with_a_vocabulary_of_its_own_zeroes_its_own_tokens(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     """The same word is three tokens in the second tokenizer: all of them go."""
-    import shutil
-
     folder = shutil.copytree(tiny_folder, tmp_path / "model")
     few = tmp_path / "few"
     write_tokenizers(few, ("a", "circle"))

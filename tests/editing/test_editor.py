@@ -1,6 +1,8 @@
 """What every editor of this package says of itself, and takes."""
 
 import inspect
+import json
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import get_args
@@ -12,8 +14,11 @@ from piebench_masks.diffusion.backbone import Capability
 from piebench_masks.diffusion.loading import model_provides
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.editing.editor import READABLE, Editor, check_needs
+from piebench_masks.editing.inversion import Invert, ddim, direct, null_text
+from piebench_masks.editing.prompt_to_prompt import PromptToPrompt
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import part_identity
 
 
 def editors() -> list[type]:
@@ -38,6 +43,15 @@ def test_what_it_says_of_itself(editor: type[Editor]) -> None:
     for function in ("invert", "edit"):
         taken, asked = (inspect.signature(getattr(c, function)) for c in (editor, Editor))
         assert list(taken.parameters) == list(asked.parameters)
+
+
+def test_an_editor_with_another_inversion_is_another_one() -> None:
+    def known(inversion: Invert) -> str:
+        return json.dumps(part_identity(PromptToPrompt(inversion)), sort_keys=True)
+
+    inversions = (ddim, direct, partial(null_text, inner_steps=2), partial(null_text))
+    assert len({known(each) for each in inversions}) == 4
+    assert known(partial(null_text, inner_steps=2)) == known(inversions[2])
 
 
 def test_few_steps_is_a_property_of_the_model_that_its_configuration_tells() -> None:

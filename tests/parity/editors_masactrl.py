@@ -26,8 +26,7 @@ from piebench_masks.masks.record import Record, Recording
 
 EVERYWHERE = torch.ones(1, 64, 64, dtype=torch.bool)
 FINAL_RMS, FINAL_MOST, FLIPPED = 2e-3, 5e-2, 4
-NOISED = 1e-2
-"""The VAE's standard deviation rounds otherwise by 3e-3 in places."""
+NOISED = 1e-4
 MAP_GUIDANCE = 6.5
 """Without negative prompts guidance only scales the map. By how much was measured: the stored maps
 have this factor to 5e-6, and not the 7.5 of their README. Masks do not depend on it."""
@@ -109,7 +108,7 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
         label, count, seed = found[1], int(found[2]), int(found[3])
         generator = torch.Generator().manual_seed(seed)
         draws, noise = (torch.randn(count, 4, 64, 64, generator=generator) for _ in range(2))
-        z = add_noise(case.x0 + case.posterior.std * draws, noise, level)
+        z = add_noise(case.x0 + case.planar_posterior.std * draws, noise, level)
         whose = "our"
         if (stored := f"diffedit/unet_in/{label}") in case.arrays:
             error = furthest(z, case.arrays[stored])

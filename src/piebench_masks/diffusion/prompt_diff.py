@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from piebench_masks.diffusion.backbone import Ablation, Span
 from piebench_masks.errors import BenchmarkError
 
 Compat = Literal["exact", "reference"]
@@ -52,6 +53,16 @@ def prompt_diff(
     if lost:
         return PromptDiff("source", tuple(lost), tuple(dict.fromkeys(source[i] for i in lost)))
     return PromptDiff("target", tuple(added), tuple(dict.fromkeys(target[j] for j in added)))
+
+
+def ablation(diff: PromptDiff, spans: Sequence[Span], compat: Compat) -> Ablation:
+    """What is zeroed of the probe prompt. spans: the characters of each of its tokens.
+
+    exact: the changed words, by each encoder's own tokens; reference: the first one's ids in all.
+    """
+    if compat == "reference":
+        return Ablation(ids=frozenset(diff.ablated))
+    return Ablation(spans=tuple(spans[column] for column in diff.columns))
 
 
 def token_weights(diff: PromptDiff, max_tokens: int) -> Tensor:

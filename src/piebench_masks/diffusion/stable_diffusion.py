@@ -69,7 +69,6 @@ class StableDiffusion:
         self.device, self.dtype = device, self._unet.dtype
         self.map_size = map_size
         self.latent_size: int = self._unet.config.sample_size
-        self.latent_channels: int = self._vae.config.latent_channels
         self.image_size: int = self.latent_size * pipeline.vae_scale_factor
         self.max_tokens = self._text.max_tokens
         self.provides = _provides(self._unet.config.in_channels, few_steps)

@@ -53,8 +53,9 @@ def test_every_option_composes_and_names_things_that_exist(
 ) -> None:
     value = f"[{option}]" if group in ("mask", "editor") else option
     places = ["results_dir", "dataset.root", "++dataset.source"]
-    places += ["editor.external.root"] * ("external" in option)
-    cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places))
+    more = ["mask.external.methods={mine: prompts}"] * (group == "mask" and option == "external")
+    places += [f"{'mask' if more else 'editor'}.external.root"] * ("external" in option)
+    cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places), *more)
     plain = OmegaConf.to_container(cfg, resolve=True)
     for target in targets(plain):
         assert callable(get_object(target))

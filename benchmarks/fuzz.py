@@ -366,7 +366,7 @@ def baseline(draw: Random, root: Path) -> None:
     """A baseline's file for ``piebench-masks regress``."""
     watched = itertools.product(("ours: Dice ↑", "b: LPIPS"), range(4))
     now = pd.DataFrame(
-        [(series, f"s{i}", i, 0.5 + i / 99, -1.0, 5e-4) for series, i in watched],
+        [(series, f"s{i}", EDIT_TYPES[i], 0.5 + i / 99, -1.0, 5e-4) for series, i in watched],
         columns=["series", "sample", "edit_type", "value", "worse", "shown"],
     )
     path = root / "baseline.parquet"
@@ -382,7 +382,8 @@ def baseline(draw: Random, root: Path) -> None:
     if draw.random() < 0.2:
         path.write_bytes(damaged(draw, path.read_bytes()))
     before, provenance = checked_baseline(path)
-    compare(before, now, provenance).to_markdown()
+    types = pd.CategoricalDtype(list(EDIT_TYPES), ordered=True)
+    compare(before, now.astype({"edit_type": types}), provenance).to_markdown()
 
 
 # Settings

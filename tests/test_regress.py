@@ -27,7 +27,7 @@ def test_a_worsened_method_fails_the_command_and_a_refactoring_does_not(folder: 
     harmless = regress(folder, baseline, "batch_size=3", "overwrite=always")
     assert harmless.returncode == 0, harmless.stdout + harmless.stderr
     assert "Worse: 0, better: 0" in harmless.stdout
-    method = "mask.ours.method=piebench_masks.masks.noise_based.NOISE_BASED"
+    method = "mask.ours._target_=piebench_masks.masks.noise_based.NoiseBased"
     worsened = regress(folder, baseline, method)
     assert worsened.returncode == 1
     assert "worse" in worsened.stdout

@@ -43,7 +43,9 @@ def test_several_runs_stand_beside_each_other(folder: Path) -> None:
     done = command(folder, "show", "results/one", "results/two")
     assert done.returncode == 0
     runs = [read_run(folder / "results" / name) for name in ("one", "two")]
-    dice = [run.tables["mask_methods"].set_index("method").loc["ours", "dice"] for run in runs]
+    dice = [
+        run.tables["mask_methods"].frame.set_index("method").loc["ours", "dice"] for run in runs
+    ]
     (line,) = [line for line in done.stdout.splitlines() if all(f"{d:.4f}" in line for d in dice)]
     assert "ours" in line and line.index(f"{dice[0]:.4f}") < line.rindex(f"{dice[1]:.4f}")
 

@@ -63,7 +63,8 @@ def series(
 
 def write_baseline(path: Path, rows: pd.DataFrame, provenance: Mapping[str, Any]) -> None:
     """Write ``series`` rows as Parquet with their provenance, in an order that diffs well."""
-    table = pa.Table.from_pandas(rows[STORED].sort_values(KEYS), preserve_index=False)
+    stored = rows.drop(columns="edit_type", errors="ignore").sort_values(KEYS)
+    table = pa.Table.from_pandas(stored, preserve_index=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table.replace_schema_metadata({"provenance": json.dumps(provenance)}), path)
 

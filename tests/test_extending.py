@@ -31,8 +31,7 @@ PLACES = (
 TOY = (
     "PYTHONPATH=. piebench-masks --config-dir . model=toy limit=2 mask=[diffedit] baselines=[] "
     "mask.diffedit.threshold=2 +mask.edges._target_=my_mask.Edges editor=[diffedit] "
-    "+editor.tint._target_=my_editor.Tint "
-    f"metrics=shapes {WITHOUT_REPORT}"
+    f"+editor.tint._target_=my_editor.Tint metrics=shapes {WITHOUT_REPORT}"
 )
 TOY_FOLDER = """mkdir -p toy && echo '{"_class_name": "Toy"}' > toy/model_index.json"""
 METRICS = 4

@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from piebench_masks.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    import torch
 
 INDEX = "model_index.json"
 
@@ -40,8 +41,8 @@ def load_pipeline(
     wanted: str,
     *,
     variant: str | None,
-    dtype: torch.dtype,
-    vae_dtype: torch.dtype,
+    dtype: "torch.dtype",
+    vae_dtype: "torch.dtype",
     **parts: Any,
 ) -> Any:
     """A diffusers pipeline of that kind. ``wanted``: what the folder should be, in words.

@@ -67,7 +67,9 @@ def map_item(run: Run, name: str, sample: Sample, *more: str) -> str:
     """
     method = run.methods[name]
     item = item_name(sample, {*READS[method.knows], *more})
-    return f"{item}-{_external_content(run, name, sample)}" if is_external(method) else item
+    if not is_external(method):
+        return item
+    return f"{item}-{_external_content(run, name, sample.image_path, sample.id)}"
 
 
 def map_name(run: Run, name: str, sample: Sample) -> str:
@@ -79,15 +81,14 @@ def is_external(method: MapMethod) -> bool:
     return isinstance(method, External)
 
 
-def _external_file(run: Run, name: str, sample: Sample) -> Path:
-    root = Path(run.section("mask")[EXTERNAL]["root"])
-    return mask_file(root, name, sample.image_path, sample.id)
+def _external_file(run: Run, name: str, image_path: str, sample_id: str) -> Path:
+    return mask_file(Path(run.section("mask")[EXTERNAL]["root"]), name, image_path, sample_id)
 
 
 @once
-def _external_content(run: Run, name: str, sample: Sample) -> str:
+def _external_content(run: Run, name: str, image_path: str, sample_id: str) -> str:
     try:
-        path = _external_file(run, name, sample)
+        path = _external_file(run, name, image_path, sample_id)
         return files_identity(path.parent, [path])
     except BenchmarkError:  # the failure that comes of it says so
         return "missing"
@@ -95,7 +96,8 @@ def _external_content(run: Run, name: str, sample: Sample) -> str:
 
 def _external_mask(run: Run, name: str, sample: Sample) -> Tensor | BenchmarkError:
     try:
-        return torch.from_numpy(load_external_mask(_external_file(run, name, sample)))
+        file = _external_file(run, name, sample.image_path, sample.id)
+        return torch.from_numpy(load_external_mask(file))
     except BenchmarkError as error:
         return error
 

@@ -1,6 +1,6 @@
 """Maps and edits the way the published reference makes them: one sample, method, threshold a time.
 
-The comparison's other side, written from METHODS.md (sections 1 to 3, reference quirks) on
+The comparison's other side, written from methods.md (sections 1 to 3, reference quirks) on
 diffusers alone: it must not use the package's own maps, editor or batching. Nothing that was
 computed once is kept for the next step, as there.
 """
@@ -143,7 +143,7 @@ class ReferenceFlow:
             },
         ).sample.float()
 
-    # Maps: METHODS.md, section 2
+    # Maps: methods.md, section 2
 
     @torch.inference_mode()
     def soft_map(self, entry: Entry, method: str) -> Tensor:
@@ -201,7 +201,7 @@ class ReferenceFlow:
         ]
         return torch.stack(layers).sum(dim=0).unflatten(1, (16, 16)).cpu()
 
-    # Edits: METHODS.md, section 3
+    # Edits: methods.md, section 3
 
     @torch.inference_mode()
     def edit(self, entry: Entry, full_map: Tensor, method: str, threshold: float) -> Tensor:

@@ -1,6 +1,6 @@
 """Scores the way the published reference computes them: everything again for every score.
 
-The comparison's other side (METHODS.md, sections 4 and 5) on torch, open_clip and the lpips
+The comparison's other side (methods.md, sections 4 and 5) on torch, open_clip and the lpips
 package; it must not use the package's own metrics, nor share anything between two scores.
 """
 

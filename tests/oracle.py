@@ -1,4 +1,4 @@
-"""The benchmark's formulas (METHODS.md) written a second time, slowly and in float64.
+"""The benchmark's formulas (methods.md) written a second time, slowly and in float64.
 
 One sample, one noise draw, one threshold, one pixel at a time; shares nothing with the package but
 the networks that diffusers and transformers load from the same folder. Scores of masks alone are
@@ -150,7 +150,7 @@ class Oracle:
         sample_mode: str,
         seed: int,
     ) -> Array:
-        """METHODS.md, section 2, draw after draw."""
+        """methods.md, section 2, draw after draw."""
         timestep = STARTS[strength]
         alpha = self.alpha(timestep)
         generator = torch.Generator().manual_seed(seed)
@@ -189,7 +189,7 @@ class Oracle:
         w: float,
         seed: int,
     ) -> Array:
-        """TurboEdit's final latent (METHODS.md, section 3), three rows a step."""
+        """TurboEdit's final latent (methods.md, section 3), three rows a step."""
         x0, _ = self.posterior(image)
         timesteps = EDIT_STEPS[steps]
         noise = torch.randn(
@@ -283,7 +283,7 @@ def nearest(mask: Mask, size: int) -> Mask:
 
 
 def segmentation(prediction: Mask, target: Mask) -> dict[str, np.float32]:
-    """METHODS.md, section 4, pixel after pixel; and the outlines' F-measure."""
+    """methods.md, section 4, pixel after pixel; and the outlines' F-measure."""
     inner = prediction[1:-1, 1:-1], target[1:-1, 1:-1]
     found = ratios(prediction, target)
     found |= {f"{name}_inv": value for name, value in ratios(~prediction, ~target).items()}
@@ -347,7 +347,7 @@ def average_precision(soft_map: Array, target: Mask) -> float:
 def pixel_scores(
     source: NDArray[np.uint8], edited: NDArray[np.uint8], part: Mask
 ) -> dict[str, float]:
-    """METHODS.md, section 5: both images multiplied by the part, averages over all pixels."""
+    """methods.md, section 5: both images multiplied by the part, averages over all pixels."""
     one, two = (image / 255 * part[..., None] for image in (source, edited))
     mse = sum((p - q) ** 2 for p, q in zip(one.flat, two.flat, strict=True)) / one.size
     psnr = -10 * np.log10(mse) if mse else float("inf")

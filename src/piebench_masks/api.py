@@ -37,7 +37,7 @@ class Pipeline:
     """A loaded model with the mask methods and editors on it.
 
     compat: ``exact``, or ``reference`` for the reference implementation's Python API with all its
-    quirks (METHODS.md, section 2).
+    quirks (methods.md, section 2).
     """
 
     def __init__(self, backbone: Backbone, compat: Compat = "exact") -> None:

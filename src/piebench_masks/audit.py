@@ -1,4 +1,4 @@
-"""How many samples of a data set each quirk of the reference touches (METHODS.md, section 2).
+"""How many samples of a data set each quirk of the reference touches (methods.md, section 2).
 
 Reads prompts, tokenizers, image headers and annotated masks; runs no model.
 """
@@ -61,7 +61,7 @@ QUIRKS: dict[str, Quirk] = {
     "full_mask": Quirk("Annotated mask is full", "no background scores", "the same (missing)"),
     "empty_mask": Quirk("Annotated mask is empty", "no score of the edit", "the same (missing)"),
 }
-"""METHODS.md's others touch every sample alike, or cannot be known without a model's map."""
+"""methods.md's others touch every sample alike, or cannot be known without a model's map."""
 
 
 def audit(

@@ -16,7 +16,7 @@ masks = arrays(bool, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=1
 
 
 def decode_by_loop(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """The rule of METHODS.md, section 1, pixel by pixel."""
+    """The rule of methods.md, section 1, pixel by pixel."""
     mask = np.zeros(height * width, bool)
     for start, length in zip(runs[::2], runs[1::2], strict=True):
         for position in range(start, min(start + length, mask.size)):

@@ -111,7 +111,7 @@ def test_ablation_reaches_every_occurrence(tiny: Backbone) -> None:
 
 def test_ablation_goes_by_the_same_id_in_both_encoders(tiny: Backbone) -> None:
     plain, ablated = (tiny.encode_prompts(["a red circle"], [each]) for each in (ids(), ids(0)))
-    # Id 0 occurs in no prompt, but it is the padding of the second tokenizer (METHODS.md).
+    # Id 0 occurs in no prompt, but it is the padding of the second tokenizer (methods.md).
     assert torch.equal(ablated.hidden[..., :48], plain.hidden[..., :48])
     assert not torch.allclose(ablated.hidden[..., 48:], plain.hidden[..., 48:])
 

@@ -38,7 +38,7 @@ def soft_map() -> torch.Tensor:
 def formula(
     binarizer: Binarizer, soft_map: Tensor, thresholds: list[float], compat: Compat
 ) -> Tensor:
-    """METHODS.md's, pixel for pixel and without levels."""
+    """methods.md's, pixel for pixel and without levels."""
     values = torch.tensor(thresholds, dtype=torch.float32)[:, None, None]
     m = upsample(rescale(soft_map) if binarizer is RESCALED_ABOVE else soft_map, SIZE, compat)
     if binarizer is not ABOVE_RATIO_OF_MEAN:

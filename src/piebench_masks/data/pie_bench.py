@@ -23,7 +23,7 @@ EDIT_TYPES: tuple[str, ...] = (
     "Change Background",
     "Change Style",
 )
-"""Labels of PIE-Bench's edit types, by ``editing_type_id`` (METHODS.md, section 1)."""
+"""Labels of PIE-Bench's edit types, by ``editing_type_id`` (methods.md, section 1)."""
 
 BY_ID: dict[str, str] = {str(number): label for number, label in enumerate(EDIT_TYPES)}
 """PIE-Bench's edit types by what an entry calls them."""
@@ -42,7 +42,7 @@ def load_pie_bench(
     """The samples of a PIE-Bench folder in the order of its mapping file, and the rejected entries.
 
     Images and masks must be ``mask_size`` x ``mask_size``; the outermost ``border`` pixels of every
-    mask are set (METHODS.md, section 1). An entry without a ``mask`` (TI2I) gives a sample without
+    mask are set (methods.md, section 1). An entry without a ``mask`` (TI2I) gives a sample without
     one; an optional ``target_image_path`` names the true edited image. ``progress`` is called once
     for each finished entry.
     Raises ``DataError`` if the folder is not there or not readable, if no sample is left, and with

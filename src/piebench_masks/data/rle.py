@@ -15,7 +15,7 @@ from piebench_masks.data.sample import CocoRLE
 def decode_runs(runs: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     """The mask [H,W] that a list ``[start0, length0, start1, length1, ...]`` describes.
 
-    runs: an even number of non-negative ints, positions in the row-major pixels (METHODS.md,
+    runs: an even number of non-negative ints, positions in the row-major pixels (methods.md,
     section 1). A run that passes the end of the image is cut there.
     """
     size = height * width
@@ -49,7 +49,7 @@ def with_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
     """A copy of the mask [H,W] whose outermost ``border`` pixels are set.
 
     PIE-Bench's authors do so with one pixel "to avoid annotation errors in boundary"
-    (METHODS.md, section 1).
+    (methods.md, section 1).
     """
     height, width = mask.shape
     inside = slice(border, height - border), slice(border, width - border)

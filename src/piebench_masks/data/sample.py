@@ -90,12 +90,3 @@ class Sample:
 def item_name(sample: Sample, fields: Collection[str]) -> str:
     """What a sample's artifacts are called that depend on these of ``SAMPLE_FIELDS``."""
     return f"{sample.id}-{sample.fingerprint(fields)}"
-
-
-def __getattr__(name: str) -> Any:
-    """PIE-Bench's edit types, until report/ and tracking/ take the order from their rows."""
-    if name == "EDIT_TYPES":
-        from piebench_masks.data import pie_bench
-
-        return pie_bench.EDIT_TYPES
-    raise AttributeError(name)

@@ -122,7 +122,7 @@ class AttentionRecorder(AttentionControl):
     """How strongly each place of the picture looks at some tokens, for the rows of one U-Net call.
 
     token_weights: [B, L], each row's weights of the text positions; map_size: the side g of the
-    layers to read, those with g * g queries (METHODS.md, section 2).
+    layers to read, those with g * g queries (methods.md, section 2).
     maps: [B, g, g] float32, weighted over tokens, mean over heads, summed over layers. Reduced
     layer by layer, so no attention tensor outlives its layer.
     """

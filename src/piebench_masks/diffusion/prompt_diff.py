@@ -1,6 +1,6 @@
 """Which tokens an edit changes: pure functions on lists of token ids.
 
-Knows no tokenizer and no network. Definition and reference quirks: METHODS.md, section 2.
+Knows no tokenizer and no network. Definition and reference quirks: methods.md, section 2.
 """
 
 from collections.abc import Sequence

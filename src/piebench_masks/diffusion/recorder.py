@@ -23,7 +23,7 @@ Grid = int | Literal["map", "finest", "every"]
 class Track:
     """One thing to record of a row, in the layers of ``grid``.
 
-    kind: ``changed``: attention to weighted text positions, sum over layers: [g, g] (METHODS.md,
+    kind: ``changed``: attention to weighted text positions, sum over layers: [g, g] (methods.md,
     section 2); ``cross``: attention to each text position, layer by layer: [layers, L, g, g];
     ``self``: attention between places, [N, N] or [layers, N, N], N = g * g; ``queries`` of the
     cross-attention layers: [layers, heads, N, d]. All are means over heads, in float32, but for

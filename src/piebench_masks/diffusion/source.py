@@ -47,7 +47,7 @@ def resolve_model(
     setting: str = "model",
 ) -> tuple[Path, str]:
     """Folder and identity of a pipeline: the content of a local folder's files that are loaded, or
-    a hub model's commit.
+    a hub model's commit and variant.
 
     A hub model is downloaded on first use (only the files of ``variant``), later runs find it in
     ``cache_dir`` (None: the hub's default cache). setting: where the user set it.
@@ -77,7 +77,7 @@ def resolve_model(
             f"that holds it, or {setting}.id to a local folder\n"
             f"  the cause: {_first_cause(error)}"
         ) from error
-    return Path(path), f"{id}@{Path(path).name}"
+    return Path(path), f"{id}@{Path(path).name}{f', {variant}' if variant else ''}"
 
 
 def loaded_files(folder: Path, variant: str | None) -> list[Path]:

@@ -44,7 +44,7 @@ def external_methods(root: Path, methods: Mapping[str, MaskSource] | None) -> di
 def load_edit(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The edit [H,W,3] in a file: the whole of it if square or of the source's shape.
 
-    Any other picture is a strip of panels, whose last square is the edit (METHODS.md, section 5).
+    Any other picture is a strip of panels, whose last square is the edit (methods.md, section 5).
     Raises ImageError.
     """
     image = load_image(path)

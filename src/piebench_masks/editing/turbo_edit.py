@@ -1,4 +1,4 @@
-"""TurboEdit (Deutch et al., arXiv 2408.00735) under masks: METHODS.md, section 3, in tensors.
+"""TurboEdit (Deutch et al., arXiv 2408.00735) under masks: methods.md, section 3, in tensors.
 
 Knows latents, conditioning and masks; must not know pictures, files or where a mask came from.
 """

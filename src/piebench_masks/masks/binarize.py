@@ -1,6 +1,6 @@
 """From soft maps to masks: rescaling, upsampling and cutting at many thresholds at once.
 
-Knows tensors only. Formulas and reference quirks: METHODS.md, section 2.
+Knows tensors only. Formulas and reference quirks: methods.md, section 2.
 """
 
 from collections.abc import Callable, Sequence

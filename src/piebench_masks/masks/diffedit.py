@@ -16,7 +16,7 @@ from piebench_masks.masks.record import Record
 
 @dataclass(frozen=True)
 class DiffEdit(MapMethod):
-    """|eps(target) - eps(source)|, mean over draws and channels (METHODS.md, section 2).
+    """|eps(target) - eps(source)|, mean over draws and channels (methods.md, section 2).
 
     draws: of the noise, None for the run's ``num_repeat``.
     """

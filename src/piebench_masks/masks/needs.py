@@ -8,7 +8,7 @@ from piebench_masks.errors import BenchmarkError
 
 Condition = Literal["source", "target", "probe", "probe_ablated"]
 """The text that a row sees: a prompt; the probe, which is the source prompt, or the target where
-words are only inserted; the probe with its changed words zeroed (METHODS.md, section 2)."""
+words are only inserted; the probe with its changed words zeroed (methods.md, section 2)."""
 Text = Literal["source", "target", "probe", "blended_words", "instruction"]
 
 

@@ -15,7 +15,7 @@ from piebench_masks.masks.record import Record
 
 @dataclass(frozen=True)
 class NoiseBased(MapMethod):
-    """eps(source) - eps(target), mean over draws and channels (METHODS.md, section 2).
+    """eps(source) - eps(target), mean over draws and channels (methods.md, section 2).
 
     draws: of the noise, None for the run's ``num_repeat``.
     """

@@ -11,7 +11,7 @@ from piebench_masks.masks.record import Record
 
 @dataclass(frozen=True)
 class Ours(MapMethod):
-    """A(plain) - A(zeroed), mean over draws (METHODS.md, section 2).
+    """A(plain) - A(zeroed), mean over draws (methods.md, section 2).
 
     draws: of the noise, None for the run's ``num_repeat``.
     """

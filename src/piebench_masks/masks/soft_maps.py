@@ -49,7 +49,7 @@ def soft_maps(
     device: torch.device | str = "cpu",
     external: External | None = None,
 ) -> SoftMaps:
-    """Every method's soft map of every scene, float32 [g, g] on the CPU (METHODS.md, section 2).
+    """Every method's soft map of every scene, float32 [g, g] on the CPU (methods.md, section 2).
 
     backbone and posterior, one of each scene: None where no method needs the model; then map_size
     and device take the place of the backbone's. noise_dtype: float16 draws the noise stream of the

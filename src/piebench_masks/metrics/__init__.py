@@ -1,4 +1,4 @@
-"""Scores of masks and of edited images, per item and never as a running state (METHODS.md, 4, 5).
+"""Scores of masks and of edited images, per item and never as a running state (methods.md, 4, 5).
 
 Knows arrays and frozen networks; knows no Hydra, no tracker, no store.
 """

@@ -1,4 +1,4 @@
-"""Agreement of an edit with the prompt by CLIP (Radford et al., ICML 2021; METHODS.md, section 5).
+"""Agreement of an edit with the prompt by CLIP (Radford et al., ICML 2021; methods.md, section 5).
 
 Any model that open_clip can name or find in a folder. Knows no store.
 """

@@ -1,4 +1,4 @@
-"""Learned perceptual distance of an edit to its source (Zhang et al., CVPR 2018; METHODS.md, 5).
+"""Learned perceptual distance of an edit to its source (Zhang et al., CVPR 2018; methods.md, 5).
 
 The network is the lpips package's; images are scaled to [-1, 1] AFTER masking. Knows no store.
 """

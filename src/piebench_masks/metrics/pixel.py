@@ -1,4 +1,4 @@
-"""PSNR, MSE and SSIM of an edit against its source, whole image and parts (METHODS.md, section 5).
+"""PSNR, MSE and SSIM of an edit against its source, whole image and parts (methods.md, section 5).
 
 Images are in [0, 1] and multiplied by the part; averages run over ALL pixels, as in PIE-Bench's
 evaluator. Knows no weights.

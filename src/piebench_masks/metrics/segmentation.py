@@ -1,4 +1,4 @@
-"""Agreement of predicted masks with the annotated one (METHODS.md, section 4).
+"""Agreement of predicted masks with the annotated one (methods.md, section 4).
 
 Pure functions on arrays. Knows no model and no method.
 """

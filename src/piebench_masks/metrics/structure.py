@@ -1,4 +1,4 @@
-"""Structure distance: DINO key self-similarity (Tumanyan et al., CVPR 2022; METHODS.md, section 5).
+"""Structure distance: DINO key self-similarity (Tumanyan et al., CVPR 2022; methods.md, section 5).
 
 Mean squared difference of the cosine similarities between the keys of the last block. Knows no
 store.

@@ -1,4 +1,4 @@
-"""How far an edit is from the true edited image, where a benchmark knows it (METHODS.md, 5).
+"""How far an edit is from the true edited image, where a benchmark knows it (methods.md, 5).
 
 PIE-Bench has no true targets; the shapes miniature renders them. Knows no weights.
 """

@@ -52,7 +52,7 @@ class Denoiser(nn.Module):
         """The predicted noise [B,4,h,w].
 
         ids: the token ids [B,32] of each tokenizer; keep: float [B,32], 0 where a token's embedding
-        is to be exactly zero, as the map method ``ours`` has it (METHODS.md, section 2).
+        is to be exactly zero, as the map method ``ours`` has it (methods.md, section 2).
         """
         states = []
         for encoder, tokens in zip((self.text_encoder, self.text_encoder_2), ids, strict=True):

@@ -171,7 +171,7 @@ def _thing_changes(kind: int, thing: Thing, scene: Scene) -> list[Thing]:
 
 
 def sample_edit(rng: Generator, edit_type: int) -> Edit:
-    """A random edit of PIE-Bench's type 0..9 (METHODS.md, section 1); type 0 is one of 1..9."""
+    """A random edit of PIE-Bench's type 0..9 (methods.md, section 1); type 0 is one of 1..9."""
     kind = edit_type or 1 + int(rng.random() * 9)
     if kind in (2, 3):
         both = sample_scene(rng, count=2)

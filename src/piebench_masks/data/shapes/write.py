@@ -33,7 +33,7 @@ def evaluation_edits(per_type: int) -> list[tuple[str, int, Edit]]:
 def write_shapes(root: Path, *, per_type: int = 20) -> None:
     """Write ``annotation_images/`` and ``mapping_file.json``; the same bytes on every call.
 
-    As in PIE-Bench (METHODS.md, section 1): brackets around changed words, masks as row-major runs.
+    As in PIE-Bench (methods.md, section 1): brackets around changed words, masks as row-major runs.
     Beside each 64x64 image lies the true edited one, named by ``target_image_path``.
     """
     with whole_folder(root) as folder:

@@ -25,7 +25,7 @@ from piebench_masks.editing.inversion import direct
 from piebench_masks.editing.masactrl import MasaCtrl
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS
-from piebench_masks.masks.method import soft_maps
+from piebench_masks.masks.soft_maps import soft_maps
 
 LEFT = torch.arange(16).expand(16, 16) < 8
 
@@ -82,9 +82,8 @@ def test_a_folder_of_an_unknown_kind(tmp_path: Path) -> None:
 
 def test_maps_of_a_model_without_attention(toy: Backbone, scene: Scene) -> None:
     posterior = toy.encode_images(scene.image[None])
-    [found] = soft_maps(
-        toy, posterior, [scene.source_prompt], [scene.target_prompt], [METHODS["diffedit"]]
-    )["diffedit"]
+    methods = {"diffedit": METHODS["diffedit"]}
+    [found] = soft_maps(toy, posterior, [scene], methods)["diffedit"]
     assert isinstance(found, Tensor) and found.shape == (16, 16)
     assert found[LEFT].mean() > 1.5 * found[~LEFT].mean()
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from piebench_masks.data.scene import Knows, Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.masks import MapMethod, Needs
 from piebench_masks.masks.binarize import BINARIZERS, rescale
 from piebench_masks.masks.postprocess import Blur, Graph, Propagate
@@ -67,7 +68,7 @@ class Case:
 def backbone() -> Backbone:
     if not PUBLIC.is_dir():
         pytest.skip(f"no reference data at {PUBLIC}; set PIEBENCH_SHARED to its folder")
-    return Backbone.from_folder(SHARED / "goldens" / "model" / "sdxl_random", variant="fp16")
+    return load_backbone(SHARED / "goldens" / "model" / "sdxl_random", variant="fp16")
 
 
 @pytest.fixture(scope="module", params=["step_insert", "step_replace"])

@@ -59,8 +59,10 @@ def test_every_option_composes_and_names_things_that_exist(
     plain = OmegaConf.to_container(cfg, resolve=True)
     for target in targets(plain):
         assert callable(get_object(target))
+    (tmp_path / "mine").mkdir()  # a folder of masks made elsewhere
     run = Run(cfg)
-    assert set(run.methods) == {*cfg.get("mask", {}), *cfg.baselines}
+    methods = {"mine" if name == "external" else name for name in cfg.get("mask", {})}
+    assert set(run.methods) == {*methods, *cfg.baselines}
     assert set(run.editors) == {*cfg.editor} - {"external"}
 
 
@@ -85,8 +87,8 @@ def test_a_methods_threshold_and_sweep_can_be_overridden() -> None:
 
 
 def test_a_method_that_does_not_exist_is_named() -> None:
-    with pytest.raises(BenchmarkError, match=r"mask\.ours does not describe a map method"):
-        _ = Run(composed("mask=[ours]", "mask.ours.method=nowhere.OURS")).methods
+    with pytest.raises(BenchmarkError, match=r"mask\.ours does not describe a part"):
+        Run(composed("mask=[ours]", "mask.ours._target_=nowhere.Ours"))
 
 
 @pytest.mark.parametrize(

@@ -275,7 +275,8 @@ class Settings(MapSettings):
         else:
             check_part(f"mask.{name}", node)
             try:
-                sweep = made(node).sweep
+                method = made(node)
+                sweep, _ = method.sweep, method.all_needs
             except Exception as error:  # the method's own rules; it may come from anywhere
                 raise BenchmarkError(f"mask.{name} cannot be made: {one_line(error)}") from error
         if isinstance(self.thresholds, int) and self.thresholds > sweep[2] > 1:

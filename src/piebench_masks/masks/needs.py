@@ -49,8 +49,8 @@ class Needs:
                 "Needs must name conditions (whose rows to ask for) and what to record of them "
                 f"(noise, attention, ...), or neither of both; this one has {self}"
             )
-        if self.draws is not None and self.draws < 1:
-            raise BenchmarkError(f"Needs.draws is {self.draws}: it must be None or from 1 up")
+        if self.draws is not None and not 1 <= self.draws <= 1000:
+            raise BenchmarkError(f"draws is {self.draws}: it must be null or from 1 to 1000")
         for level in self.levels:
             if level is not None and not 0.001 <= level <= 1:
                 raise BenchmarkError(f"Needs.levels has {level}: give shares from 0.001 to 1")

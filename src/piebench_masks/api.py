@@ -7,6 +7,7 @@ edited = scene.edit("ours")   # or under a mask of your own
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -75,11 +76,16 @@ class Pipeline:
         *,
         instruction: str = "",
         blended_words: str = "",
+        num_repeat: int = 1,
+        strength: float = 0.5,
+        sample_mode: SampleMode = "argmax",
+        seed: int = 8128,
     ) -> "EncodedScene":
         """A picture and the edit that is asked for; it is encoded once, at the first question.
 
         blended_words: "cat dog", what is exchanged for what; instruction: for editors by
-        instruction.
+        instruction. num_repeat, strength, sample_mode, seed: of the noise that its maps are made
+        from, as in conf/config.yaml; the edits' noise has the same seed.
         """
         picture = (
             image if isinstance(image, Image.Image) else Image.fromarray(load_image(Path(image)))
@@ -94,91 +100,60 @@ class Pipeline:
             instruction=instruction,
             blended_words=blended_words,
         )
-        return EncodedScene(self, scene, (picture.height, picture.width))
+        noise = {"num_repeat": num_repeat, "strength": strength, "sample_mode": sample_mode}
+        return EncodedScene(self, scene, (picture.height, picture.width), noise | {"seed": seed})
 
 
 class EncodedScene:
-    """One picture in a pipeline. ``size``: height and width of the picture as it was given."""
+    """One picture in a pipeline. size: height and width of the picture as it was given; noise: what
+    its maps are made from, as ``soft_maps`` takes it.
+    """
 
-    def __init__(self, pipeline: Pipeline, scene: Scene, size: tuple[int, int]) -> None:
-        self.pipeline, self.scene, self.size = pipeline, scene, size
+    def __init__(
+        self, pipeline: Pipeline, scene: Scene, size: tuple[int, int], noise: dict[str, Any]
+    ) -> None:
+        self.pipeline, self.scene, self.size, self.noise = pipeline, scene, size, noise
 
     @cached_property
     def posterior(self) -> Posterior:
         return self.pipeline.backbone.encode_images(self.scene.image[None])
 
-    def soft_map(
-        self,
-        method: str | MapMethod = "ours",
-        *,
-        num_repeat: int = 1,
-        strength: float = 0.5,
-        sample_mode: SampleMode = "argmax",
-        seed: int = 8128,
-    ) -> NDArray[np.float32]:
+    def soft_map(self, method: str | MapMethod = "ours") -> NDArray[np.float32]:
         """Where the edit belongs, as float32 [H,W] of the picture, min-max rescaled to [0,1].
 
         method: a name of ``piebench_masks.masks.METHODS`` or a MapMethod of one's own.
         Raises BenchmarkError where the method has no map for these prompts.
         """
-        raw = self.raw_map(
-            method, num_repeat=num_repeat, strength=strength, sample_mode=sample_mode, seed=seed
-        )
-        return upsample(rescale(raw), self.size, "exact").numpy()
+        return upsample(rescale(self.raw_map(method)), self.size, "exact").numpy()
 
-    def raw_map(
-        self,
-        method: str | MapMethod = "ours",
-        *,
-        num_repeat: int = 1,
-        strength: float = 0.5,
-        sample_mode: SampleMode = "argmax",
-        seed: int = 8128,
-    ) -> Tensor:
+    def raw_map(self, method: str | MapMethod = "ours") -> Tensor:
         """The same map on its native grid and in its own units: float32 [g,g]."""
-        chosen = named_method(method)
+        chosen, backbone = named_method(method), self.pipeline.backbone
         (result,) = soft_maps(
-            self.pipeline.backbone,
+            backbone,
             self.posterior if needs_model({"": chosen}) else None,
             [self.scene],
-            {"method": chosen},
-            map_size=self.pipeline.backbone.map_size,
-            strength=strength,
-            num_repeat=num_repeat,
-            sample_mode=sample_mode,
-            seed=seed,
+            {"": chosen},
             compat=self.pipeline.compat,
-        )["method"]
+            **self.noise,
+        )[""]
         if not isinstance(result, Tensor):
             raise result
         return result
 
     def mask(
-        self,
-        method: str | MapMethod = "ours",
-        threshold: float | None = None,
-        *,
-        num_repeat: int = 1,
-        strength: float = 0.5,
-        sample_mode: SampleMode = "argmax",
-        seed: int = 8128,
+        self, method: str | MapMethod = "ours", threshold: float | None = None
     ) -> NDArray[np.bool_]:
         """The mask of a method that ``edit`` paints under: bool [h,w] of the latents.
 
         threshold: None is the method's own.
         """
-        chosen, backbone, compat = (
-            named_method(method),
-            self.pipeline.backbone,
-            self.pipeline.compat,
-        )
-        raw = self.raw_map(
-            chosen, num_repeat=num_repeat, strength=strength, sample_mode=sample_mode, seed=seed
-        )
+        chosen, backbone = named_method(method), self.pipeline.backbone
+        compat, size = self.pipeline.compat, backbone.latent_size
         # The reference's script cuts at the image's size, its Python API at the latents'.
-        side = backbone.latent_size if compat == "reference" else backbone.image_size
+        side = size if compat == "reference" else backbone.image_size
         thresholds = [chosen.threshold if threshold is None else threshold]
-        size = backbone.latent_size
+        raw = self.raw_map(chosen)
         masks = chosen.cutter.latent_masks(raw, thresholds, (side, side), compat, size)
         return masks[0].numpy()
 
@@ -188,29 +163,17 @@ class EncodedScene:
         threshold: float | None = None,
         *,
         editor: Editor | None = None,
-        num_repeat: int = 1,
-        strength: float = 0.5,
-        sample_mode: SampleMode = "argmax",
-        seed: int = 8128,
     ) -> Image.Image:
         """The picture edited under a mask, at the model's size.
 
         mask: an array, a method (cut at ``threshold``; None is its own), or None for no mask;
-        editor: any of ``piebench_masks.editing`` with settings of its own; None is TurboEdit with
-        ``seed``, which is that of the map's noise too. Raises BenchmarkError where the method has
-        no map, or the model lacks what the editor needs.
+        editor: any of ``piebench_masks.editing`` with settings of its own; None is TurboEdit.
+        Raises BenchmarkError where the method has no map, or the model lacks what the editor needs.
         """
-        backbone, editor = self.pipeline.backbone, editor or TurboEdit(seed=seed)
+        backbone, editor = self.pipeline.backbone, editor or TurboEdit(seed=self.noise["seed"])
         check_needs(editor, backbone.provides)
         if isinstance(mask, str | MapMethod):
-            mask = self.mask(
-                mask,
-                threshold,
-                num_repeat=num_repeat,
-                strength=strength,
-                sample_mode=sample_mode,
-                seed=seed,
-            )
+            mask = self.mask(mask, threshold)
         sources = Sources([self.scene], None if editor.needs is None else self.posterior)
         masks = _at_latents(mask, backbone.latent_size)
         edited, _ = paint(backbone, editor, sources, masks, torch.zeros(1, dtype=torch.long))

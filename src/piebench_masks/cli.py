@@ -144,16 +144,16 @@ def edit_image() -> None:
             device=cfg.device or default_device(),
             compat=cfg.compat,
         )
-        scene = pipeline.scene(cfg.image, cfg.source_prompt, cfg.target_prompt)
-        edited = scene.edit(
-            cfg.method,
-            cfg.threshold,
-            editor=only_editor(cfg),
+        scene = pipeline.scene(
+            cfg.image,
+            cfg.source_prompt,
+            cfg.target_prompt,
             num_repeat=cfg.num_repeat,
             strength=cfg.strength,
             sample_mode=cfg.sample_mode,
             seed=cfg.seed,
         )
+        edited = scene.edit(cfg.method, cfg.threshold, editor=only_editor(cfg))
         edited.save(cfg.output)
         console.print(f"{cfg.output}: {edited.width}x{edited.height}", highlight=False)
         return 0

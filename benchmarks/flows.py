@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 PHASES = {
-    "maps": "masks",
-    "edits": "edit turbo_edit",
-    "segmentation scores": "score masks",
-    "editing scores": "score edits turbo_edit",
+    "maps": ("masks",),
+    "edits": ("cut masks", "edit turbo_edit"),
+    "segmentation scores": ("score masks",),
+    "editing scores": ("score edits turbo_edit",),
 }
-"""The phases that are compared, and the package's name of each one's stage."""
+"""The phases that are compared, and the package's names of each one's stages."""
 METHODS = {"ours": (0, 1, 0.7), "attn_based": (0, 1, 0.6), "noise_based": (0, 5, 3.0)}
 """The reference's methods: first and last threshold of the sweep, and the single one."""
 Flow = Literal["reference", "project"]
@@ -269,7 +269,7 @@ def measured_project(place: Place, run: Any, setting: Setting) -> Measured:
     from rich.console import Console
 
     from piebench_masks.executors.local import in_process
-    from piebench_masks.runner import run_stage
+    from piebench_masks.runner import Outcome, run_stage
     from piebench_masks.stages import stage_of
     from piebench_masks.stages.parse import parse
 
@@ -277,17 +277,22 @@ def measured_project(place: Place, run: Any, setting: Setting) -> Measured:
     samples = parse(run, console).samples
     measured = Measured()
     for phase in setting.phases:
-        stage = stage_of(PHASES[phase], run, samples)
-        stage.prepare()
+        stages = [stage_of(name, run, samples) for name in PHASES[phase]]
+        for stage in stages:
+            stage.prepare()
+        outcome = Outcome()
         with in_process(run) as executor, measured.phase(phase) as counts:
-            outcome = run_stage(
-                stage,
-                executor,
-                batch_size=run.cfg.batch_size,
-                overwrite=run.overwrite,
-                fail_on_error=run.cfg.fail_on_error,
-                console=console,
-            )
+            for stage in stages:
+                outcome.add(
+                    run_stage(
+                        stage,
+                        executor,
+                        batch_size=run.cfg.batch_size,
+                        overwrite=run.overwrite,
+                        fail_on_error=run.cfg.fail_on_error,
+                        console=console,
+                    )
+                )
             counts.update(outcome.counts)
         if outcome.failures:
             raise RuntimeError(f"{phase}: {outcome.failures[0]}")

@@ -23,10 +23,10 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.turbo_edit import edited, invert
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
-from piebench_masks.stages.masks import read_map
+from piebench_masks.stages.maps import read_map
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.scores import edit_scores, mask_scores
-from piebench_masks.stages.variants import Variant, variants
+from piebench_masks.stages.variants import Variant, Variants
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 THRESHOLDS = 3
@@ -65,7 +65,7 @@ class Both(NamedTuple):
     def masked(self) -> list[Variant]:
         return [
             v
-            for v in variants(self.run, self.sample, "turbo_edit")
+            for v in Variants(self.run).of(self.sample, "turbo_edit")
             if v.method in self.reference.cuts
         ]
 
@@ -120,7 +120,8 @@ def test_the_reference_asks_for_everything_again(both: Both) -> None:
 
 def test_the_package_asks_for_what_differs(both: Both) -> None:
     counts = both.project_measured.counts
-    masks = {v.name: v.mask for v in variants(both.run, both.sample, "turbo_edit")}
+    variants = Variants(both.run).of(both.sample, "turbo_edit")
+    masks = {v.name: v.mask.array(16) for v in variants if v.mask}
     painted = sum(mask.any() for mask in masks.values())
     assert counts["maps"]["unet_rows"] == 3
     assert counts["edits"]["unet_rows"] == 5 + 6 * painted + (len(masks) - painted)
@@ -130,7 +131,7 @@ def test_the_package_asks_for_what_differs(both: Both) -> None:
 
 def test_maps(both: Both) -> None:
     for method in both.reference.cuts:
-        found = read_map(both.run, both.run.methods[method], both.sample)
+        found = read_map(both.run, method, both.sample)
         expected = both.reference.flow.soft_map(both.entry, method)
         assert expected.std() > 1e-3
         torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
@@ -142,7 +143,7 @@ def test_latents_and_pictures(both: Both) -> None:
     texts = both.sample.source_prompt, both.sample.target_prompt
     prompts = [backbone.encode_prompts([text]) for text in texts]
     x0 = backbone.encode_images(torch.from_numpy(source)[None]).mean
-    masks = torch.from_numpy(np.stack([variant.mask for variant in masked]))
+    masks = torch.from_numpy(np.stack([v.mask.array(16) for v in masked if v.mask]))
     owner = torch.zeros(len(masked), dtype=torch.long)
     inversion = invert(backbone, x0, *prompts, steps=4, seed=8128)
     *_, latents = edited(backbone, inversion, *prompts, masks, owner, steps=4, w=1.5)
@@ -152,7 +153,8 @@ def test_latents_and_pictures(both: Both) -> None:
         full_map = both.full_map(method)
         expected = both.reference.flow.edit(both.entry, full_map, method, threshold)[2]
         torch.testing.assert_close(found, expected, atol=5e-4, rtol=0)
-        picture = edit_folder(run, "turbo_edit").read_image(edit_name(both.sample, variant.name))
+        name = edit_name(run, "turbo_edit", both.sample, variant.name)
+        picture = edit_folder(run, "turbo_edit").read_image(name)
         assert picture is not None
         with Image.open(both.reference.edit_file(both.entry, method, threshold)) as image:
             assert np.abs(np.asarray(image, dtype=int) - picture).max() <= 1

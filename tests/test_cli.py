@@ -92,15 +92,20 @@ def test_a_model_that_cannot_be_had_is_told_in_four_lines(
 
 
 METHOD = """
-import dataclasses
 import warnings
-from piebench_masks.masks.ours import OURS
+from dataclasses import dataclass
 
-def soft_map(*arguments, **settings):
-    warnings.warn("this picture is dark", stacklevel=1)
-    return OURS.soft_map(*arguments, **settings)
+from torch import Tensor
 
-METHOD = dataclasses.replace(OURS, name="dark", soft_map=soft_map)
+from piebench_masks.masks import Record
+from piebench_masks.masks.ours import Ours
+
+
+@dataclass(frozen=True)
+class Dark(Ours):
+    def __call__(self, record: Record) -> Tensor:
+        warnings.warn("this picture is dark", stacklevel=1)
+        return super().__call__(record)
 """
 
 
@@ -114,7 +119,7 @@ def test_warnings_are_in_the_log_and_only_those_of_libraries_are_not_on_the_term
     clean = command(tmp_path, *settings, "mask=[ours]")
     assert clean.returncode == 0 and clean.stderr == ""
     assert "arning" not in clean.stdout
-    only = "stages=[parse,masks]", "mask=[ours]", "mask.ours.method=dark.METHOD"
+    only = "stages=[parse,masks]", "mask=[ours]", "mask.ours._target_=dark.Dark"
     done = command(tmp_path, *settings, *only)
     assert done.returncode == 0, done.stderr
     log = (tmp_path / "results" / "run" / "run.log").read_text()

@@ -29,7 +29,7 @@ from piebench_masks.run import Run
 from piebench_masks.search import front_hypervolume
 from piebench_masks.stages.edit import Edit, edit_folder, edit_name
 from piebench_masks.stages.score_edits import EditScores, edit_score_folder, read_edit
-from piebench_masks.stages.variants import variants
+from piebench_masks.stages.variants import Variants
 
 METRIC = """
     import numpy as np
@@ -164,9 +164,10 @@ def test_reading_a_damaged_edit_reports_it_and_leaves_it_to_be_painted_anew(
     data: Path, tmp_path: Path
 ) -> None:
     run = run_of(data, tmp_path)
-    samples = load_pie_bench(data, mask_size=64, border=0, on_error="raise")[0][:1]
-    edit = variants(run, samples[0], "turbo_edit")[0]
-    folder, name = edit_folder(run, "turbo_edit"), edit_name(samples[0], edit.name)
+    samples = load_pie_bench(data, mask_size=64, border=0, on_error="raise").samples[:1]
+    edit = Variants(run).of(samples[0], "turbo_edit")[0]
+    folder = edit_folder(run, "turbo_edit")
+    name = edit_name(run, "turbo_edit", samples[0], edit.name)
     folder.write_bytes(name, b"no picture")
     [work] = EditScores(run, samples, "turbo_edit").pending()
     [(case, [error])] = EditScores(run, samples, "turbo_edit").load([work])

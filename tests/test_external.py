@@ -23,7 +23,8 @@ from piebench_masks.editing.external import external_methods, load_edit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
-from piebench_masks.stages.variants import variants
+from piebench_masks.stages.masks import Cuts
+from piebench_masks.stages.variants import Variants
 
 SHARED = Path(os.environ.get("PIEBENCH_SHARED", Path(__file__).parents[2] / "shared"))
 Start = Callable[..., tuple[int, str, Path]]
@@ -133,11 +134,15 @@ def test_turbo_edits_oracle_is_the_annotated_mask_itself(shapes: Path, tmp_path:
         run = Run(compose("config", [*overrides, "baselines=[oracle]"]))
     sample = load_pie_bench(shapes, mask_size=64, border=0, on_error="raise").samples[3]
     assert sample.mask is not None
-    _, oracle = variants(run, sample, "turbo_edit")
+    cuts = Cuts(run, [sample])
+    [work] = cuts.pending()
+    cuts.store([work], cuts.compute([work], cuts.load([work])))
+    _, oracle = Variants(run).of(sample, "turbo_edit")
+    assert oracle.mask is not None
     assert (oracle.method, oracle.mask_source) == ("oracle", "oracle")
     annotated = torch.from_numpy(from_coco(sample.mask))[None, None].float()
     expected = F.interpolate(annotated, (16, 16), mode="nearest-exact")[0, 0].bool()
-    np.testing.assert_array_equal(oracle.mask, expected)
+    np.testing.assert_array_equal(oracle.mask.array(16), expected)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real samples are not at {SHARED}")

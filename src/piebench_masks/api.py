@@ -55,16 +55,26 @@ class Pipeline:
         dtype: torch.dtype = torch.float32,
         vae_dtype: torch.dtype = torch.float32,
         device: str | torch.device = "cpu",
+        rows: int = 8,
+        vae_rows: int = 16,
         compat: Compat = "exact",
     ) -> "Pipeline":
         """Load ``shapes_turbo`` (embedded), a diffusers folder, or a model of the hub.
 
-        Raises BenchmarkError where the model is not there or does not load.
+        rows, vae_rows: of one call of the U-Net and of the VAE, as in conf/model/: results are
+        equal to the bit where these are. Raises BenchmarkError where the model is not there or
+        does not load.
         """
         name = packaged(model) if model == "shapes_turbo" else str(model)
         folder, _ = resolve_model(name, revision=revision, variant=variant, cache_dir=cache_dir)
         backbone = load_backbone(
-            folder, variant=variant, dtype=dtype, vae_dtype=vae_dtype, device=device
+            folder,
+            variant=variant,
+            dtype=dtype,
+            vae_dtype=vae_dtype,
+            device=device,
+            rows=rows,
+            vae_rows=vae_rows,
         )
         return cls(backbone, compat)
 

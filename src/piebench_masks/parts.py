@@ -61,6 +61,15 @@ def made(node: Mapping[str, Any], **arguments: Any) -> Any:
     return target(**settings | arguments)
 
 
+def takes(node: Any, argument: str) -> bool:
+    """Whether what the node names has an argument of that name that its settings leave out."""
+    try:
+        parameters = inspect.signature(get_object(str(node["_target_"]))).parameters
+    except Exception:  # ``check_part`` says what is wrong
+        return False
+    return argument in parameters and argument not in node
+
+
 def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): node[key] for key in node if key not in ("_target_", "_partial_")}
 

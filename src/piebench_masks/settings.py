@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.parts import Part, check_part, made
+from piebench_masks.parts import Part, check_part, made, takes
 from piebench_masks.section import Section, built, defaults, setting
 from piebench_masks.values import one_line, suits
 
@@ -259,7 +259,7 @@ class Settings(MapSettings):
         if self.dataset.prepare is not None:
             check_part("dataset.prepare", self.dataset.prepare, root=None)
         for name, node in self.metrics.items():
-            check_part(f"metrics.{name}", node)
+            check_part(f"metrics.{name}", node, **{"device": None} if takes(node, "device") else {})
         check_editors(self.editor, self.inversion)
         for name, node in self.mask.items():
             self._check_method(name, node)

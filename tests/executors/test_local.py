@@ -80,17 +80,17 @@ def test_few_batches_need_no_workers_where_nobody_asked_for_them(
 def test_workers_get_the_identities_that_the_main_process_has_computed(data: Path) -> None:
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = composed("config", [*SMALL, f"dataset.root={data}"])
-    run = Run(cfg)
+    run = Run(cfg, identities={"model": {"unet": "abc"}})
     batches: Any = [[Work(SimpleNamespace(id="s"), (1,))]]
     with local.on_this_machine(run, identities_of, ["cpu"]) as executor:
-        run.identities["model"] = {"unet": "abc"}  # at the start of the first stage, not before
         [outcome] = executor(SimpleNamespace(name="identities"), batches)
-    assert [failure.reason for failure in outcome.failures] == ["{'model': {'unet': 'abc'}}"]
+    assert [failure.reason for failure in outcome.failures] == [str(run.identities)]
+    assert run.identities["model"] == {"unet": "abc"} and "mask.ours" in run.identities
 
 
 def identities_of(name: str, run: Run, samples: Sequence[Sample]) -> Any:
     """A stage that answers with its run's identities, as failures do without files."""
-    told = [Failure(name, "s", "1", str(run.identities))]
+    told = [Failure(name, "s", "1", str(run._identities))]
     stage: Any = SimpleNamespace(name=name, prepare=int, load=len)
     stage.compute, stage.store = (lambda batch, loaded: None), (lambda batch, computed: told)
     return stage

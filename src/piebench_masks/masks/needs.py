@@ -50,7 +50,7 @@ class Needs:
                 f"(noise, attention, ...), or neither of both; this one has {self}"
             )
         if self.draws is not None and not 1 <= self.draws <= 1000:
-            raise BenchmarkError(f"draws is {self.draws}: it must be null or from 1 to 1000")
+            raise BenchmarkError(f"Needs.draws is {self.draws}: it must be null or from 1 to 1000")
         for level in self.levels:
             if level is not None and not 0.001 <= level <= 1:
                 raise BenchmarkError(f"Needs.levels has {level}: give shares from 0.001 to 1")

@@ -242,6 +242,7 @@ def test_temporaries_of_the_dead_go_with_the_next_run(start: Start, tmp_path: Pa
     assert not any(left.iterdir())
 
 
+@pytest.mark.slow
 def test_items_of_two_processes_tell_both(start: Start, tmp_path: Path) -> None:
     start("mask=[ours]", "baselines=[full]", "devices=[cpu,cpu]", "threads=1")
     start("mask=[ours]", "baselines=[full]", "limit=6", "threads=2")

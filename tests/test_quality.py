@@ -49,6 +49,7 @@ def masks(folder: Path) -> pd.DataFrame:
     return scored(folder, "stages=[parse,masks,score]")[0]
 
 
+@pytest.mark.slow
 def test_the_dice_table_is_the_golden_one(masks: pd.DataFrame) -> None:
     expected = pd.read_csv(GOLDEN)
     found = dice_table(masks).frame[list(expected)]
@@ -58,6 +59,7 @@ def test_the_dice_table_is_the_golden_one(masks: pd.DataFrame) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_methods_reach_what_they_should_and_beat_every_trivial_mask(
     masks: pd.DataFrame,
 ) -> None:
@@ -72,6 +74,7 @@ def test_the_methods_reach_what_they_should_and_beat_every_trivial_mask(
         assert dice[method] > trivial
 
 
+@pytest.mark.slow
 def test_edits_do_what_was_asked_and_keep_the_background(folder: Path) -> None:
     _, edits = scored(
         folder,

@@ -67,6 +67,7 @@ def test_hypervolume_is_the_area_that_points_dominate() -> None:
     assert hypervolume(x[:0], y[:0]) == 0
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_where_it_was(folder: Path) -> None:
     pytest.importorskip("optuna")
     arguments = ["hparams_search=optuna", "mask=[ours]", "limit=2", "name=search", "tracker=none"]

@@ -24,6 +24,7 @@ def test_two_actors_leave_the_tables_of_one_process(
     assert not workers()
 
 
+@pytest.mark.slow
 def test_an_actor_killed_at_work_changes_no_table(
     compute: Compute, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,7 @@ def test_what_has_not_changed_is_not_written_again(folder: Path) -> None:
     assert page.read_text().rstrip().endswith("</html>")
 
 
+@pytest.mark.slow
 def test_a_changed_setting_is_a_changed_report_and_leaves_nothing_behind(folder: Path) -> None:
     before = report(folder)
     results = folder / "results/one"

@@ -21,9 +21,9 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
     """
     keys = {f"maps of {name}": map_folder(run, name).key for name in run.methods}
     keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
-    model = "none: edits made elsewhere"
-    if run.editors:
-        model = f"{run.cfg.model.name} ({run.identity('model')})" if run.uses_model else "none"
+    model = "none" if run.editors else "none: edits made elsewhere"
+    if run.uses_model:
+        model = f"{run.cfg.model.name} ({run.identity('model')['weights']})"
     scores = {
         f"{metric} of {name}": edit_score_folder(run, name, metric).key
         for name in run.section("editor")

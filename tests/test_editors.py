@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -18,10 +18,13 @@ from rich.console import Console
 from torch import Tensor
 
 from piebench_masks.cli import CONF
+from piebench_masks.data.scene import Knows
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.editing.editor import Edited, Editor, Sources
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks import MapMethod, Record
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit, Painted
@@ -264,3 +267,65 @@ def test_a_changed_instruction_is_another_edit(data: Path, tmp_path: Path) -> No
         assert sample.instruction == text
         digests.append(sample.fingerprint(["instruction"]))
     assert digests[0] != digests[1]
+
+
+@dataclass(frozen=True)
+class Plain(MapMethod):
+    """The whole picture, without asking a model."""
+
+    knows: ClassVar[Knows] = "nothing"
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.ones(record.map_size, record.map_size)
+
+
+@dataclass(frozen=True)
+class Copy(Editor):
+    """The picture as it is, without asking a model."""
+
+    needs: ClassVar[None] = None  # type: ignore[misc]
+
+    def invert(self, backbone: Any, sources: Sources) -> Any:
+        assert backbone is None and sources.posterior is None
+        return SimpleNamespace(nfe=torch.zeros(len(sources), dtype=torch.long))
+
+    def edit(
+        self, backbone: Any, sources: Sources, inverted: Any, masks: Tensor, owner: Tensor
+    ) -> Edited:
+        nothing = torch.zeros(len(owner), dtype=torch.long)
+        return Edited(sources.images[owner], nothing, nothing == 0)
+
+
+class NoEditor:
+    def invert(self, backbone: Any, sources: Sources) -> Any: ...
+
+
+def test_no_model_is_loaded_for_those_that_use_none(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> Any:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(StableDiffusion, "from_folder", load)
+    own = f"+mask.plain._target_={__name__}.Plain", f"+editor.copy._target_={__name__}.Copy"
+    failed, text, results = start("mask=[]", "editor=[]", "baselines=[full,oracle]", *own)
+    assert failed == 0 and "0 U-Net rows, 0 VAE encodes" in text
+    rows = scores(results)
+    assert set(rows["method"]) == {"none", "plain", "full", "oracle"}
+    assert np.isinf(rows["psnr"]).all() and (rows["mse"] == 0).all()
+    table = pd.read_csv(results / "tables" / "editing.csv")
+    assert table["psnr_unedit_part"].isna().all()
+    assert "leave the background exactly as it was" in text or "PSNR outside: " in text
+
+
+def test_what_the_model_lacks_ends_the_run_before_anything_is_computed(
+    start: Start, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchmarkError, match=r"editor turbo_edit needs few_steps.*shapes_turbo"):
+        start("model.few_steps=false")
+    assert not list(tmp_path.glob("here/artifacts/maps"))
+
+
+def test_what_is_no_editor_is_named_with_what_it_lacks(start: Start) -> None:
+    with pytest.raises(BenchmarkError, match=r"editor\.bare has no needs, reads, edit: let its"):
+        start(f"+editor.bare._target_={__name__}.NoEditor")

@@ -236,8 +236,19 @@ def made_metric(node: Part, device: str) -> Metric:
 
 
 def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing."""
-    return {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
+    """The editors of a configuration by name, without ``external``, which paints nothing.
+
+    Raises BenchmarkError where one lacks a member that an editor has.
+    """
+    editors = {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
+    for name, editor in editors.items():
+        missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
+        if missing:
+            raise BenchmarkError(
+                f"editor.{name} has no {', '.join(missing)}: let its class inherit from "
+                "piebench_masks.editing.editor.Editor, or add what is missing"
+            )
+    return editors
 
 
 def only_editor(cfg: EditImageSettings) -> Editor:

@@ -64,22 +64,27 @@ def compare(plan: Plan, folder: Path) -> tuple[list[Sheet], dict[str, Any]]:
     whole = Setting(plan.samples, plan.thresholds)
     quick = replace(whole, phases=QUICK_PHASES, repeats=plan.repeats)
     paper = replace(quick, samples=plan.paper_size_samples)
+    fixed = Setting(plan.samples, 1, unmasked=True)
     grown = growth(plan)
 
     # The whole run first: a process's peak of memory never falls.
-    at_64, (at_512,) = both([(small, [whole, quick, *grown.values()]), (large, [paper])])
-    once, repeated, *growing = at_64
+    at_64, (at_512,) = both([(small, [whole, quick, fixed, *grown.values()]), (large, [paper])])
+    once, repeated, one_mask, *growing = at_64
     command = complete_command(small, whole, folder)
     sheets = {
         f"Work for a sample, {plan.thresholds} thresholds of 3 methods": work(once, plan),
         "Seconds a sample": seconds(once, repeated, at_512, plan),
+        "Fixed thresholds: one mask a method, and the edit without a mask": [
+            compared("U-Net rows", one_mask, asked(plan.samples, "unet_rows"), "", to_reach=1.6),
+            compared("seconds a sample", one_mask, a_sample(plan.samples), to_reach=1.6),
+        ],
         f"A run over {plan.samples} samples": run(once, command),
         "Seconds a sample as a run grows": [
             compared(what, pair, a_sample(setting.samples))
             for (what, setting), pair in zip(grown.items(), growing, strict=True)
         ],
     }
-    raw = {"whole": once, "repeated": repeated, "paper size": at_512}
+    raw = {"whole": once, "repeated": repeated, "fixed": one_mask, "paper size": at_512}
     raw |= dict(zip(grown, growing, strict=True))
     return [Sheet.of(*sheet) for sheet in sheets.items()], {
         name: dict(zip(FLOWS, map(asdict, pair), strict=True)) for name, pair in raw.items()

@@ -59,6 +59,7 @@ class Setting:
     """How much is asked for: the first samples, methods and so many thresholds of each.
 
     repeats: every phase's seconds are the least of so many runs, each from nothing.
+    unmasked: whether the reference's flow edits without a mask too, as the package always does.
     """
 
     samples: int
@@ -66,6 +67,7 @@ class Setting:
     methods: int = 3
     phases: tuple[str, ...] = tuple(PHASES)
     repeats: int = 1
+    unmasked: bool = False
 
     def cuts(self) -> dict[str, list[float]]:
         import numpy as np
@@ -190,6 +192,7 @@ def reference_flow(place: Place) -> Callable[[Setting], Measured]:
                     place.size,
                     place.border,
                     Path(folder),
+                    setting.unmasked,
                 ),
                 setting.phases,
             )

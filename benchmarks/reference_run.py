@@ -10,12 +10,15 @@ import torch
 from reference_flow import Entry, ReferenceFlow
 from reference_scores import Scorers, segmentation_scores
 
+UNMASKED = "none"
+
 
 @dataclass(frozen=True)
 class ReferenceRun:
     """All that is made of ``samples`` lies in ``folder``: maps .npy, edits .png, scores .json.
 
     cuts: each method's thresholds. size, border: of the annotations, as in ``decode_annotation``.
+    unmasked: whether every sample is also edited without a mask.
     """
 
     flow: ReferenceFlow
@@ -25,6 +28,7 @@ class ReferenceRun:
     size: int
     border: int
     folder: Path
+    unmasked: bool = False
 
     def maps(self) -> None:
         for entry in self.samples:
@@ -33,8 +37,11 @@ class ReferenceRun:
                 np.save(self.map_file(entry, method), full_map.numpy())
 
     def edits(self) -> None:
-        for entry, method, threshold in self.variants():
-            full_map = torch.from_numpy(np.load(self.map_file(entry, method)))
+        for entry, method, threshold in self.edited():
+            if method == UNMASKED:
+                full_map = torch.ones(self.size, self.size)
+            else:
+                full_map = torch.from_numpy(np.load(self.map_file(entry, method)))
             picture = self.flow.paint(entry, full_map, method, threshold)
             picture.save(self.edit_file(entry, method, threshold))
 
@@ -55,7 +62,7 @@ class ReferenceRun:
 
     def editing_scores(self) -> None:
         found = {}
-        for variant in self.variants():
+        for variant in self.edited():
             edit = self.edit_file(*variant)
             found[edit.stem] = self.scorers(variant[0], edit, size=self.size, border=self.border)
         self._write("editing.json", found)
@@ -65,6 +72,10 @@ class ReferenceRun:
             for method, thresholds in self.cuts.items():
                 for threshold in thresholds:
                     yield entry, method, threshold
+
+    def edited(self) -> Iterator[tuple[Entry, str, float]]:
+        yield from self.variants()
+        yield from ((entry, UNMASKED, 0.0) for entry in self.samples if self.unmasked)
 
     def map_file(self, entry: Entry, method: str) -> Path:
         return self.folder / f"{entry.id}-{method}.npy"

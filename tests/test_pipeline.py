@@ -14,9 +14,12 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from PIL import Image
 from rich.console import Console
 
 from piebench_masks.cli import CONF
+from piebench_masks.data.pie_bench import load_pie_bench
+from piebench_masks.data.rle import from_coco
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
@@ -134,6 +137,41 @@ def test_running_again_computes_nothing_and_says_so(start: Start, scores: Scores
     _, text = start()
     assert "nothing to compute: all artifacts are there" in text and " of " not in text
     assert_equal(before, scores())
+
+
+def test_another_place_or_batch_size_computes_nothing_again(
+    start: Start, data: Path, tmp_path: Path
+) -> None:
+    here = shutil.copytree(data, tmp_path / "here" / "data")
+    start(root=here)
+    shutil.move(tmp_path / "here", tmp_path / "there")
+    _, text = start("batch_size=1", at="there", root=tmp_path / "there" / "data")
+    assert "nothing to compute: all artifacts are there" in text
+
+
+def test_masks_made_elsewhere_are_scored_as_they_are_and_followed_when_they_change(
+    start: Start, data: Path, tmp_path: Path
+) -> None:
+    samples = load_pie_bench(data, mask_size=64, border=0, on_error="raise").samples[:4]
+    files = []
+    for sample in samples:
+        assert sample.mask is not None
+        files.append(tmp_path / "masks" / "mine" / f"{sample.id}.png")
+        files[-1].parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(from_coco(sample.mask)).save(files[-1])
+    external = f"mask.external.root={tmp_path}/masks", "mask.external.methods={mine: annotation}"
+    settings = "mask=[external]", "baselines=[]", *external, "stages=[parse,masks,score]"
+    failed, text = start(*settings)
+    assert failed == 0 and "0 VAE encodes" in text
+    run = Run(configuration(data, tmp_path / "here", settings))
+    rows = mask_scores(run, parse(run, Console(file=io.StringIO())).samples)
+    assert (rows.loc[rows["threshold"] == 0.5, "dice"] == 1).all() and len(rows) == 4 * 21
+    Image.new("L", (64, 64), 255).save(files[0])
+    _, text = start(*settings)
+    assert "2 items computed" in text  # its map and its scores
+    files[1].unlink()
+    failed, text = start(*settings, "fail_on_error=false")
+    assert failed == 1
 
 
 def test_a_run_says_whose_results_it_replaces(start: Start) -> None:

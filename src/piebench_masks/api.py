@@ -138,12 +138,12 @@ class EncodedScene:
 
     def raw_map(self, method: str | MapMethod = "ours") -> Tensor:
         """The same map on its native grid and in its own units: float32 [g,g]."""
-        chosen, backbone = named_method(method), self.pipeline.backbone
+        map_method, backbone = named_method(method), self.pipeline.backbone
         (result,) = soft_maps(
             backbone,
-            self.posterior if needs_model({"": chosen}) else None,
+            self.posterior if needs_model({"": map_method}) else None,
             [self.scene],
-            {"": chosen},
+            {"": map_method},
             compat=self.pipeline.compat,
             **self.noise,
         )[""]
@@ -158,13 +158,13 @@ class EncodedScene:
 
         threshold: None is the method's own.
         """
-        chosen, backbone = named_method(method), self.pipeline.backbone
+        map_method, backbone = named_method(method), self.pipeline.backbone
         compat, size = self.pipeline.compat, backbone.latent_size
         # The reference's script cuts at the image's size, its Python API at the latents'.
         side = size if compat == "reference" else backbone.image_size
-        thresholds = [chosen.threshold if threshold is None else threshold]
-        raw = self.raw_map(chosen)
-        masks = chosen.cutter.latent_masks(raw, thresholds, (side, side), compat, size)
+        thresholds = [map_method.threshold if threshold is None else threshold]
+        raw = self.raw_map(map_method)
+        masks = map_method.cutter.latent_masks(raw, thresholds, (side, side), compat, size)
         return masks[0].numpy()
 
     def edit(
@@ -207,10 +207,10 @@ def _at_latents(mask: Mask | None, size: int) -> Tensor:
     """bool [1, size, size]; None is everywhere."""
     if mask is None:
         return torch.ones(1, size, size, dtype=torch.bool)
-    given = torch.as_tensor(mask)
-    if given.dtype != torch.bool or given.ndim != 2:
+    array = torch.as_tensor(mask)
+    if array.dtype != torch.bool or array.ndim != 2:
         raise BenchmarkError(
-            f"the mask is {given.dtype} {tuple(given.shape)}: give bool [height, width], such as "
+            f"the mask is {array.dtype} {tuple(array.shape)}: give bool [height, width], such as "
             "soft_map > 0.5"
         )
-    return given[None] if given.shape == (size, size) else nearest_exact(given[None], size)
+    return array[None] if array.shape == (size, size) else nearest_exact(array[None], size)

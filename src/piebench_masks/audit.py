@@ -78,8 +78,8 @@ def audit(
     """
     touched: dict[str, list[str]] = {name: [] for name in QUIRKS}
     for sample in samples:
-        of_prompts = _prompt_quirks(sample, tokenize, tokenize_2, max_tokens)
-        for name in (*of_prompts, *_image_quirks(image(sample)), *_mask_quirks(sample)):
+        prompt_quirks = _prompt_quirks(sample, tokenize, tokenize_2, max_tokens)
+        for name in (*prompt_quirks, *_image_quirks(image(sample)), *_mask_quirks(sample)):
             touched[name].append(sample.id)
     rows = [
         (*quirk, len(touched[name]), len(touched[name]) / len(samples), " ".join(touched[name]))
@@ -109,7 +109,7 @@ def load_tokenizers(
     from transformers import CLIPTokenizer
 
     try:
-        one, two = (
+        tokenizer, tokenizer_2 = (
             CLIPTokenizer.from_pretrained(
                 str(Path(model).expanduser()),
                 subfolder=name,
@@ -118,7 +118,8 @@ def load_tokenizers(
             )
             for name in ("tokenizer", "tokenizer_2")
         )
-        if min(len(one), len(two)) <= 2:  # an empty folder gives one of BOS and EOS alone
+        # An empty folder gives a tokenizer of BOS and EOS alone.
+        if min(len(tokenizer), len(tokenizer_2)) <= 2:
             raise ValueError("they have no vocabulary")
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise BenchmarkError(
@@ -126,9 +127,9 @@ def load_tokenizers(
             "with tokenizer/ and tokenizer_2/, or to the hub name of one"
         ) from error
     return (
-        lambda prompt: one(prompt, verbose=False).input_ids,
-        lambda prompt: two(prompt, verbose=False).input_ids,
-        one.model_max_length,
+        lambda prompt: tokenizer(prompt, verbose=False).input_ids,
+        lambda prompt: tokenizer_2(prompt, verbose=False).input_ids,
+        tokenizer.model_max_length,
     )
 
 
@@ -149,14 +150,14 @@ def _prompt_quirks(
 ) -> Iterator[str]:
     prompts = sample.source_prompt, sample.target_prompt
     source, target = map(tokenize, prompts)
-    others = list(map(tokenize_2, prompts))
+    ids_2 = list(map(tokenize_2, prompts))
     if not all(prompt.strip() for prompt in prompts):
         yield "empty"
     if max(len(source), len(target)) > max_tokens:
         yield "long"
-    if others != [source, target]:
+    if ids_2 != [source, target]:
         yield "tokenizer_2"
-    if any(len(ids) != len(own) for ids, own in zip(others, (source, target), strict=True)):
+    if any(len(one) != len(two) for one, two in zip((source, target), ids_2, strict=True)):
         yield "shifted"
     tags = {tag for tag, *_ in SequenceMatcher(None, source, target).get_opcodes()} - {"equal"}
     if tags == {"insert"}:

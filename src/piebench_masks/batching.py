@@ -26,7 +26,7 @@ class Blocks:
         one row, where the error is raised.
         """
         total = tensors[0].shape[0]
-        done: list[Tensor] = []
+        outputs: list[Tensor] = []
         start = 0
         while start < total:
             stop = min(start + self.rows, total)
@@ -38,9 +38,9 @@ class Blocks:
                     raise
                 self.rows //= 2
             else:
-                done.append(block[: stop - start])
+                outputs.append(block[: stop - start])
                 start = stop
                 continue
             # Outside the handler: the error's traceback holds the failed block's tensors.
             torch.cuda.empty_cache()
-        return torch.cat(done)
+        return torch.cat(outputs)

@@ -121,7 +121,7 @@ def show() -> None:
 
 
 COMMANDS = {"audit": audit, "regress": regress, "show": show}
-"""What ``piebench-masks`` does beside running stages."""
+"""The commands of ``piebench-masks`` that are no stages."""
 
 
 def edit_image() -> None:
@@ -230,28 +230,28 @@ def explained(error: Exception, config_name: str = "config") -> str:
     if override := re.match(
         r"Could not (?:override|append|delete from config).*?'(.+?)'", str(error)
     ):
-        name, known = override[1], _settings(config_name)
-        if name in known:
+        name, names = override[1], _settings(config_name)
+        if name in names:
             return f"{name} is a setting already: change it with {name}=value, without the sign"
-        return f"{name} is no setting: {_nearest(name, known)}"
+        return f"{name} is no setting: {_nearest(name, names)}"
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's words
         return "there is no Slurm here (no srun): hydra/launcher=submitit_local needs none"
     if isinstance(error, HydraException | OmegaConfBaseException | OSError):
-        said = f"{error} {error.__cause__ or ''}".split("Config search path:")[0]
-        return f"{' '.join(said.split())}: correct that setting, or its place"
+        message = f"{error} {error.__cause__ or ''}".split("Config search path:")[0]
+        return f"{' '.join(message.split())}: correct that setting, or its place"
     return (
         f"{type(error).__name__}: {' '.join(str(error).split())}. This is unexpected; "
         "debug=true shows where it comes from"
     )
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, 3, 0.5)
-    if near:
-        return f"did you mean {' or '.join(near)}?"
+def _nearest(name: str, names: Sequence[str]) -> str:
+    matches = difflib.get_close_matches(name, names, 3, 0.5)
+    if matches:
+        return f"did you mean {' or '.join(matches)}?"
     if name.startswith("hydra."):
         return "--cfg hydra lists Hydra's own"
-    return f"choose one of {', '.join(known)}" if len(known) < 20 else "--cfg job lists them all"
+    return f"choose one of {', '.join(names)}" if len(names) < 20 else "--cfg job lists them all"
 
 
 def _settings(config_name: str) -> list[str]:
@@ -269,10 +269,10 @@ def _settings(config_name: str) -> list[str]:
 
 
 def _enter_sweep(cfg: DictConfig) -> None:
-    """Give this job of a sweep results of its own, and say which sweep and values they are of."""
+    """Give this job of a sweep a results folder, and record the sweep's name and values."""
     hydra_cfg = HydraConfig.get()
-    given = OverridesParser.create().parse_overrides(list(hydra_cfg.overrides.task))
-    values = {override.key_or_group: override.value() for override in given}
+    overrides = OverridesParser.create().parse_overrides(list(hydra_cfg.overrides.task))
+    values = {override.key_or_group: override.value() for override in overrides}
     name = cfg.name
     cfg.name = f"{name}/{hydra_cfg.job.num}"
     cfg.sweep = {"name": name, "values": values}

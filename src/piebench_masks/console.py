@@ -1,4 +1,4 @@
-"""What a run says while it runs: words for people, nothing, or one JSON object a line.
+"""The messages of a run: words for people, nothing, or one JSON object a line.
 
 Knows no stage. Final tables and errors are no part of it: people get those in any case.
 """
@@ -23,7 +23,7 @@ NOISY = re.compile(
     r"^\S*[/\\]site-packages[/\\](torch|torchvision|diffusers|transformers|huggingface_hub|timm|"
     r"open_clip|lpips|matplotlib|pandas|hydra|omegaconf|optuna|wandb|mlflow|ray|submitit)\b"
 )
-"""Whose Python warnings are no user's business: they stand in the log file alone."""
+"""Packages whose Python warnings go to the log file alone."""
 
 
 class QuietConsole(Console):
@@ -31,7 +31,7 @@ class QuietConsole(Console):
 
 
 class JsonConsole(Console):
-    """Prints events and nothing else; what is a table for people is a file for machines."""
+    """Prints events and nothing else; machines read the tables' files."""
 
     def print(self, *_: Any, **__: Any) -> None:
         """Do nothing."""
@@ -71,8 +71,9 @@ def terminal_width() -> int | None:
 
 
 def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -> None:
-    """Print a table of texts with every cell whole: headers may wrap, and columns that find no room
-    are left out and named below, first those whose headers start so, then the last ones.
+    """Print a table of texts. Cells are never cut, headers may wrap. Columns without room are left
+    out and named below: first those whose headers start with a word of ``secondary``, then the
+    last ones.
     """
     headers = [str(column.header) for column in table.columns]
     cells = [max([0, *(cell_len(str(cell)) for cell in c.cells)]) for c in table.columns]
@@ -81,12 +82,12 @@ def print_table(console: Console, table: Table, secondary: Sequence[str] = ()) -
     if full > console.width:
         for column, width in zip(table.columns, widths, strict=True):
             column.width = width
-    starts, kept = tuple(f"{start} " for start in secondary), [*range(len(headers))]
-    while 1 + sum(3 + widths[i] for i in kept) > console.width and len(kept) > 1:
-        kept.remove(([i for i in kept if f"{headers[i]} ".startswith(starts)] or kept)[-1])
-    if left_out := [header for i, header in enumerate(headers) if i not in kept]:
-        table.columns = [table.columns[i] for i in kept]
-        note = f"Left out here for want of room: {', '.join(left_out)}."
+    starts, indices = tuple(f"{start} " for start in secondary), [*range(len(headers))]
+    while 1 + sum(3 + widths[i] for i in indices) > console.width and len(indices) > 1:
+        indices.remove(([i for i in indices if f"{headers[i]} ".startswith(starts)] or indices)[-1])
+    if omitted := [header for i, header in enumerate(headers) if i not in indices]:
+        table.columns = [table.columns[i] for i in indices]
+        note = f"Left out here for want of room: {', '.join(omitted)}."
         table.caption = Text("\n".join((*([str(table.caption)] if table.caption else []), note)))
         table.caption_justify = "left"
     console.print(table)
@@ -130,7 +131,7 @@ def wants_progress_bar(console: Console) -> bool:
 
 
 def error_line(console: Console, message: str) -> str:
-    """The last words on standard error."""
+    """The message that ends the command, for standard error."""
     if isinstance(console, JsonConsole):
         return json.dumps({"time": round(time.time(), 3), "event": "error", "message": message})
     return f"Error: {message}"

@@ -23,12 +23,12 @@ NO_OUTPUT = {"identity": False}
 
 
 def part_identity(part: Any, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What tells a part's output from another's, as JSON.
+    """The identity of a part, as JSON: it differs where the output can.
 
     part: an instance, a class, a function or a ``functools.partial``. Its settings are the fields
-    of a dataclass but for those marked ``NO_OUTPUT``, the arguments of a partial, or ``settings``,
-    which says what any other instance was made with. A part whose settings name weights has a
-    method ``identity()``, whose answer stands beside the settings.
+    of a dataclass except those marked ``NO_OUTPUT``, the arguments of a partial, or ``settings``
+    for any other instance. A part whose settings name weights has a method ``identity()``, whose
+    result is added.
     """
     if isinstance(part, functools.partial):
         bound = inspect.signature(part.func).bind_partial(*part.args, **part.keywords)
@@ -40,10 +40,14 @@ def part_identity(part: Any, settings: Mapping[str, Any] | None = None) -> dict[
             for field in dataclasses.fields(part)
             if field.metadata.get("identity", True)
         }
-    known = _code(type(part) if is_value else part)
-    known |= {"settings": canonical(settings)} if settings else {}
-    own = getattr(part, "identity", None)
-    return known | ({"weights": canonical(own())} if is_value and callable(own) else {})
+    description = _code(type(part) if is_value else part)
+    description |= {"settings": canonical(settings)} if settings else {}
+    weights_identity = getattr(part, "identity", None)
+    return description | (
+        {"weights": canonical(weights_identity())}
+        if is_value and callable(weights_identity)
+        else {}
+    )
 
 
 def canonical(value: Any) -> Any:
@@ -86,10 +90,13 @@ def _text_or_content(value: str | Path) -> Any:
 def _code(target: Any) -> dict[str, Any]:
     """Import path and version of a class or function; of code from elsewhere its source too."""
     module = target.__module__
-    known = {"part": f"{module}.{target.__qualname__}", "version": getattr(target, "version", 1)}
+    description = {
+        "part": f"{module}.{target.__qualname__}",
+        "version": getattr(target, "version", 1),
+    }
     if module.partition(".")[0] == PACKAGE:
-        return known
-    return known | _source(module, target)
+        return description
+    return description | _source(module, target)
 
 
 def _source(module: str, target: Any) -> dict[str, Any]:
@@ -100,10 +107,10 @@ def _source(module: str, target: Any) -> dict[str, Any]:
             f"{module}.{target.__qualname__} has no source file ({error}), so that nothing could "
             "tell when it changes: put it into a module of its own"
         ) from error
-    found = {"source": hashlib.sha256(source).hexdigest()[:12]}
+    origin = {"source": hashlib.sha256(source).hexdigest()[:12]}
     for distribution in _distributions().get(module.partition(".")[0], ()):
-        found["distribution"] = f"{distribution}=={metadata.version(distribution)}"
-    return found
+        origin["distribution"] = f"{distribution}=={metadata.version(distribution)}"
+    return origin
 
 
 @functools.cache

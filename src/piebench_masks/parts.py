@@ -1,6 +1,6 @@
 """Parts that the configuration names by their import path (``_target_``): checked, then made.
 
-Knows no part; what a part makes of its settings is the part's own affair.
+Knows no part. A part checks the meaning of its settings itself.
 """
 
 import inspect
@@ -30,9 +30,9 @@ def check_part(name: str, node: Any, **arguments: Any) -> None:
         target = get_object(str(node["_target_"]))
         signature = inspect.signature(target)
         settings = _settings(node)
-        if strange := [key for key in settings if not _takes(signature, key)]:
-            there = [f"{name}.{key}" for key in signature.parameters if key not in arguments]
-            raise TypeError(unknown(f"{name}.{strange[0]}", there))
+        if unknown_keys := [key for key in settings if not _takes(signature, key)]:
+            known_names = [f"{name}.{key}" for key in signature.parameters if key not in arguments]
+            raise TypeError(unknown(f"{name}.{unknown_keys[0]}", known_names))
         bind = signature.bind_partial if node.get("_partial_") else signature.bind
         bind(**settings | arguments)
     except Exception as error:  # importing runs whatever is there
@@ -48,7 +48,7 @@ def check_part(name: str, node: Any, **arguments: Any) -> None:
 
 
 def made(node: Mapping[str, Any], **arguments: Any) -> Any:
-    """What a ``_target_`` node makes, with parts of parts made too; errors come as they are.
+    """The part of a ``_target_`` node, and the parts in its settings; errors are raised unchanged.
 
     Lists become tuples and whole numbers floats where the target's types say so. arguments: take
     the place of the node's own settings.

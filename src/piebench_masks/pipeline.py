@@ -59,10 +59,12 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
         if samples:
             print_table(console, _plan(stages))
         return 0
-    if "report" in names and not cfg.sweep and (other := _otherwise_set(run)):
-        words = f"{escape(str(run.results))} is of a run with other {', '.join(other)}: this one "
+    if "report" in names and not cfg.sweep and (differences := _changed_settings(run)):
+        words = (
+            f"{escape(str(run.results))} is of a run with other {', '.join(differences)}: this one "
+        )
         words += "takes its place (name=... keeps both)"
-        say(console, "replaces", words, results=run.results, settings=other)
+        say(console, "replaces", words, results=run.results, settings=differences)
 
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
@@ -90,7 +92,7 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
 
 
 def _plan(stages: Sequence[Stage]) -> Table:
-    """What a run would compute and what it would find, stage by stage."""
+    """The items that a run would compute and those that are cached, stage by stage."""
     table = Table("Stage", "Cached", "To compute", title="Dry run: nothing is computed")
     certain = True
     for stage in stages:
@@ -105,12 +107,12 @@ def _plan(stages: Sequence[Stage]) -> Table:
     return table
 
 
-def _otherwise_set(run: Run) -> list[str]:
-    """What was set otherwise in the run whose results this one replaces; [] if there is none."""
+def _changed_settings(run: Run) -> list[str]:
+    """The settings that differ from the run whose results this one replaces; [] without one."""
     try:
-        before: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
-        now = run.plain
-        return [name for name in MAKES_RESULTS if before.get(name) != now.get(name)]
+        previous: Any = OmegaConf.to_container(OmegaConf.load(run.results / "config.yaml"))
+        current = run.plain
+        return [name for name in MAKES_RESULTS if previous.get(name) != current.get(name)]
     except Exception:  # none, or one that was never finished, or damaged
         return []
 

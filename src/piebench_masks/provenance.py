@@ -35,19 +35,19 @@ def provenance() -> dict[str, Any]:
 
 
 MIXED = "commit", "versions"
-"""What should be one and the same in all of a table's rows."""
+"""The keys that should have one value in all rows of a table."""
 
 
 def union(provenances: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Several processes' provenances as one, for a report of what they made.
 
     Every value becomes the list of the different values (versions: a list for each package), in
-    order of appearance. ``mixed`` names what differs although a table should have it of one kind:
+    order of appearance. ``mixed`` names the keys of ``MIXED`` with several values, as in
     ``commit``, ``versions.torch``. ``unknown`` counts provenances that are None.
     """
     sources = list(provenances)
-    known = [provenance for provenance in sources if provenance is not None]
-    values: dict[str, Any] = _values(known)
+    processes = [provenance for provenance in sources if provenance is not None]
+    values: dict[str, Any] = _values(processes)
     flat = {key: entry for key, entry in values.items() if isinstance(entry, list)}
     flat |= {
         f"{key}.{name}": entry
@@ -56,7 +56,7 @@ def union(provenances: Iterable[Mapping[str, Any] | None]) -> dict[str, Any]:
         for name, entry in entries.items()
     }
     mixed = [key for key, entry in flat.items() if key.split(".")[0] in MIXED and len(entry) > 1]
-    return values | {"mixed": sorted(mixed), "unknown": len(sources) - len(known)}
+    return values | {"mixed": sorted(mixed), "unknown": len(sources) - len(processes)}
 
 
 def _values(provenances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -84,5 +84,5 @@ def _commit() -> str | None:
         "--abbrev=12",
         "--exclude=*",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or None
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return result.stdout.strip() or None

@@ -29,7 +29,7 @@ from piebench_masks.stages.score_edits import edit_columns
 from piebench_masks.stages.scores import edit_scores, mask_scores
 
 FEW = 10
-"""So many rows are printed, changed or not."""
+"""The most rows that are printed where some are unchanged."""
 
 
 def regress(cfg: Settings, console: Console) -> int:
@@ -53,19 +53,19 @@ def regress(cfg: Settings, console: Console) -> int:
     samples = parse(run, Console(quiet=True)).samples
     thresholds = {name: method.threshold for name, method in run.methods.items()}
     scores = mask_scores(run, samples), edit_scores(run, samples)
-    now = series(*scores, edit_columns(run), thresholds)
+    current = series(*scores, edit_columns(run), thresholds)
     if baseline is None:
         origin = provenance() | {"model": run.identity("model"), "device": str(run.device)}
-        write_baseline(path, now, origin | {"date": datetime.now(UTC).date().isoformat()})
-        words = f"baseline: {escape(str(path))}, {now['series'].nunique()} series of "
-        words += f"{now['sample'].nunique()} samples"
-        say(console, "baseline", words, place=path, series=now["series"].nunique())
+        write_baseline(path, current, origin | {"date": datetime.now(UTC).date().isoformat()})
+        words = f"baseline: {escape(str(path))}, {current['series'].nunique()} series of "
+        words += f"{current['sample'].nunique()} samples"
+        say(console, "baseline", words, place=path, series=current["series"].nunique())
         return 0
-    table = compare(baseline[0], now, baseline[1])
+    table = compare(baseline[0], current, baseline[1])
     table.write(run.results / "tables", "regression")
-    shown = table if len(table.frame) <= FEW else changed_rows(table)
-    if len(shown.frame):
-        print_table(console, shown.to_rich())
+    excerpt = table if len(table.frame) <= FEW else changed_rows(table)
+    if len(excerpt.frame):
+        print_table(console, excerpt.to_rich())
     else:
         console.print(f"{table.title}. {' '.join(table.notes)}", soft_wrap=True, highlight=False)
     place = run.results / "tables/regression.md"

@@ -38,8 +38,8 @@ class Run:
     """The parts of one run.
 
     cfg: the settings, or a composed configuration (conf/config.yaml), which is checked here.
-    device: takes the place of ``cfg.device``: a worker process has one of its own.
-    identities: what ``identities`` gave in the process that started this one.
+    device: replaces ``cfg.device`` in a worker process. identities: those of the process that
+    started this one.
     Raises BenchmarkError where a value is missing or unknown.
     """
 
@@ -96,7 +96,9 @@ class Run:
         names = [f"mask.{name}" for name in self.methods]
         names += [f"editor.{name}" for name in self.editors]
         names += [f"metrics.{name}" for name in self.metrics]
-        for name in ["model"] * self.uses_model + names:
+        if self.uses_model:
+            names.insert(0, "model")
+        for name in names:
             self.identity(name)
         return self._identities
 
@@ -123,14 +125,14 @@ class Run:
         if self.cfg.model.backbone is None:
             return backbone_class(self._model_source[0])
         try:
-            chosen: BackboneClass = get_object(self.cfg.model.backbone)
+            kind: BackboneClass = get_object(self.cfg.model.backbone)
         except Exception as error:  # importing runs whatever is there
             raise BenchmarkError(
                 f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "
                 "the import path of a class with the members of piebench_masks.diffusion.loading."
                 "BackboneClass"
             ) from error
-        return chosen
+        return kind
 
     @functools.cached_property
     def _description(self) -> tuple[int, int, frozenset[Capability]]:
@@ -182,14 +184,16 @@ class Run:
         """The chosen mask methods, then the trivial baselines, in the order of the tables."""
         methods: dict[str, MapMethod] = {}
         for name, node in self.cfg.mask.items():
-            methods |= self._others() if name == EXTERNAL else {name: made_method(name, node)}
+            methods |= (
+                self._external_methods() if name == EXTERNAL else {name: made_method(name, node)}
+            )
         return methods | {name: BASELINES[name] for name in self.cfg.baselines}
 
-    def _others(self) -> dict[str, MapMethod]:
-        """Those whose masks were made elsewhere."""
-        given = built(ExternalMasks, self.cfg.mask[EXTERNAL])
-        knows = external_masks(Path(given.root), given.methods)
-        return dict(external_methods(knows, threshold=given.threshold, sweep=given.sweep))
+    def _external_methods(self) -> dict[str, MapMethod]:
+        """The methods whose masks were made elsewhere."""
+        settings = built(ExternalMasks, self.cfg.mask[EXTERNAL])
+        knows = external_masks(Path(settings.root), settings.methods)
+        return dict(external_methods(knows, threshold=settings.threshold, sweep=settings.sweep))
 
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
@@ -204,8 +208,8 @@ class Run:
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
-    """The function, made to answer a run's same question from memory: for folders and their keys,
-    which are asked for with every sample.
+    """The function with a cache in each run: for folders and their keys, which are asked for with
+    every sample.
     """
 
     @functools.wraps(function)
@@ -271,9 +275,9 @@ def usable_device(name: str) -> torch.device:
         else:
             torch.zeros(1, device=device).cpu()
     except Exception as error:  # each kind of device that torch may lack raises its own type
-        there = torch.cuda.device_count() or "no"
+        count = torch.cuda.device_count() or "no"
         raise BenchmarkError(
-            f"device {name} cannot be used ({str(error).splitlines()[0]}); there are {there} CUDA "
+            f"device {name} cannot be used ({str(error).splitlines()[0]}); there are {count} CUDA "
             "devices here; device=cpu needs none"
         ) from error
     return device

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass
 class Outcome:
-    """What became of one batch, or of all batches of a stage together."""
+    """The outcome of one batch, or of all batches of a stage together."""
 
     items: int = 0
     failures: list[Failure] = field(default_factory=list)
@@ -58,11 +58,11 @@ Executor = Callable[[Stage, Sequence[Batch]], Iterator[Outcome]]
 def run_batches(
     stage: Stage, batches: Iterable[Batch], counts: Callable[[], Counter[str]]
 ) -> Iterator[Outcome]:
-    """The batches' outcomes, in order; one is computed while the next is loaded and the one before
-    is stored.
+    """The batches' outcomes, in order. A batch is computed while the next one is loaded and the one
+    before is stored.
 
-    Where a batch raises, its samples are tried one by one, so that only the guilty one fails; what
-    the disk refuses (StoreError) ends the run.
+    The samples of a batch that raises are tried one by one, so that only the guilty one fails. A
+    StoreError ends the run.
     """
     with ThreadPoolExecutor(1) as loader, ThreadPoolExecutor(1) as storer:
 
@@ -70,29 +70,29 @@ def run_batches(
             return batch, loader.submit(stage.load, batch)
 
         def compute(batch: Batch, loaded: Future[Any]) -> tuple[Batch, Counter[str], Future[Any]]:
-            before = counts()
+            counts_before = counts()
             try:
                 computed = stage.compute(batch, loaded.result())
                 storing = storer.submit(stage.store, batch, computed)
             except Exception as error:
                 storing = Future()
                 storing.set_exception(error)
-            return batch, counts() - before, storing
+            return batch, counts() - counts_before, storing
 
         loading = _one_ahead(map(load, batches))
         for batch, counted, storing in _one_ahead(starmap(compute, loading)):
-            before = counts()
+            counts_before = counts()
             try:
                 failures = storing.result()
             except StoreError:
                 raise  # a full disk is no sample's fault
             except Exception as error:
                 failures = _one_by_one(stage, batch, error)
-            yield Outcome(_count(batch), failures, counted + (counts() - before))
+            yield Outcome(_count(batch), failures, counted + (counts() - counts_before))
 
 
 def _one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items, each given out when the one after it has been made."""
+    """The same items; each is yielded after the next one was made."""
     iterator = iter(items)
     for item in iterator:
         for following in iterator:
@@ -104,8 +104,8 @@ def _one_ahead(items: Iterable[T]) -> Iterator[T]:
 def _one_by_one(stage: Stage, batch: Batch, error: Exception) -> list[Failure]:
     if len(batch) == 1:
         log.debug("%s of sample %s failed", stage.name, batch[0].sample.id, exc_info=error)
-        known = isinstance(error, BenchmarkError)
-        reason = str(error) if known else f"{type(error).__name__}: {error}"
+        is_expected = isinstance(error, BenchmarkError)
+        reason = str(error) if is_expected else f"{type(error).__name__}: {error}"
         return [
             Failure(stage.name, batch[0].sample.id, str(item), reason) for item in batch[0].todo
         ]
@@ -115,8 +115,8 @@ def _one_by_one(stage: Stage, batch: Batch, error: Exception) -> list[Failure]:
             failures += stage.store([work], stage.compute([work], stage.load([work])))
         except StoreError:
             raise
-        except Exception as own:
-            failures += _one_by_one(stage, [work], own)
+        except Exception as work_error:
+            failures += _one_by_one(stage, [work], work_error)
     return failures
 
 
@@ -156,20 +156,20 @@ def run_stage(
         )
     allowed = _allowed_failures(fail_on_error, total)
     batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
-    said = time.monotonic()
+    last_line = time.monotonic()
     with _progress(console) as progress:
         bar = progress.add_task(stage.name, total=total)
         for batch_outcome in executor(stage, batches):
             tenths = 10 * outcome.items // total
             outcome.add(batch_outcome)
             progress.advance(bar, batch_outcome.items)
-            now, further = time.monotonic(), 10 * outcome.items // total > tenths
-            due = outcome.items == total or (further and now - said >= LOG_EVERY)
-            if due and not console.is_terminal:  # a log has no bar
-                said = now
+            now, next_tenth = time.monotonic(), 10 * outcome.items // total > tenths
+            is_due = outcome.items == total or (next_tenth and now - last_line >= LOG_EVERY)
+            if is_due and not console.is_terminal:  # a log has no bar
+                last_line = now
                 words = f"[bold]{stage.name}[/]: {outcome.items} of {total} {stage.item}s"
-                about = {"stage": stage.name, "done": outcome.items, "total": total}
-                say(console, "progress", words, **about, failed=len(outcome.failures))
+                values = {"stage": stage.name, "done": outcome.items, "total": total}
+                say(console, "progress", words, **values, failed=len(outcome.failures))
             if len(outcome.failures) > allowed:
                 first = outcome.failures[0]
                 raise BenchmarkError(

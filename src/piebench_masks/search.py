@@ -36,10 +36,10 @@ def search(cfg: DictConfig, console: Console) -> int:
             "[search]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # each trial has a line of our own
-    whole = typed(cfg)
-    settings = whole.hparams_search
+    base = typed(cfg)
+    settings = base.hparams_search
     assert settings is not None
-    folder = Path(whole.results_dir) / whole.name
+    folder = Path(base.results_dir) / base.name
     folder.mkdir(parents=True, exist_ok=True)
     study = optuna.create_study(
         study_name=f"{settings.objective} of {settings.method}",
@@ -50,29 +50,29 @@ def search(cfg: DictConfig, console: Console) -> int:
 
     def objective(trial: "Trial") -> float:
         values = {key: _suggest(trial, key, space) for key, space in settings.space.items()}
-        own = cfg.copy()
-        own.merge_with(
+        trial_cfg = cfg.copy()
+        trial_cfg.merge_with(
             {
-                "name": f"{whole.name}/{trial.number}",
-                "sweep": {"name": whole.name, "values": values},
+                "name": f"{base.name}/{trial.number}",
+                "sweep": {"name": base.name, "values": values},
                 "hparams_search": None,
             }
         )
         for key, value in values.items():
-            OmegaConf.update(own, key, value)
-        run_pipeline(typed(own), whole.stages, console)
+            OmegaConf.update(trial_cfg, key, value)
+        run_pipeline(typed(trial_cfg), base.stages, console)
         return OBJECTIVES[settings.objective](folder / str(trial.number), settings.method)
 
     finished = sum(trial.state.is_finished() for trial in study.trials)
     # Reproducible, but not the same draws again where a study goes on.
-    study.sampler = optuna.samplers.TPESampler(seed=whole.seed + finished)
+    study.sampler = optuna.samplers.TPESampler(seed=base.seed + finished)
     study.optimize(objective, n_trials=max(0, settings.trials - finished))
-    best = study.best_trial
-    values = ", ".join(f"{key}={value}" for key, value in best.params.items())
-    words = f"best: {values}; {settings.objective} {best.value:.4f} (run {best.number})"
+    best_trial = study.best_trial
+    values = ", ".join(f"{key}={value}" for key, value in best_trial.params.items())
+    words = f"best: {values}; {settings.objective} {best_trial.value:.4f} (run {best_trial.number})"
     runs = [folder / str(trial.number) for trial in study.trials]
     failed = collect(folder, runs, console, f"{words[0].upper()}{words[1:]}.")
-    say(console, "best", escape(words), settings=best.params, value=best.value)
+    say(console, "best", escape(words), settings=best_trial.params, value=best_trial.value)
     return failed
 
 
@@ -90,8 +90,8 @@ def mean_dice(results: Path, method: str) -> float:
 
 
 def front_hypervolume(results: Path, method: str) -> float:
-    """Area that the method's edits dominate: how well the background is kept by how well the edit
-    is done, each from the worst value of its column, 0, to the best, 1.
+    """Hypervolume of the method's edits: one axis is the column for the background, the other the
+    column for the edit, each from its worst value, 0, to its best, 1.
 
     Raises BenchmarkError where no metric's column stands for one of the two, or has no bounds.
     """
@@ -111,8 +111,8 @@ def front_hypervolume(results: Path, method: str) -> float:
         low, high = bounds
         from_worst = means - low if columns[name].direction == "up" else high - means
         gains[role] = from_worst / (high - low)
-    both = pd.DataFrame(gains).dropna()
-    return hypervolume(both["background"].to_numpy(), both["edit"].to_numpy())
+    points = pd.DataFrame(gains).dropna()
+    return hypervolume(points["background"].to_numpy(), points["edit"].to_numpy())
 
 
 OBJECTIVES = {"dice": mean_dice, "hypervolume": front_hypervolume}

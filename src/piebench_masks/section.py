@@ -1,4 +1,4 @@
-"""How a section of settings is declared (``setting``), built of plain values (``built``), checked.
+"""Sections of settings: declared (``setting``), built of plain values (``built``), and checked.
 
 Knows no setting.
 """
@@ -25,12 +25,12 @@ def setting(
 ) -> Any:
     """A field of a section.
 
-    low, high: bounds of the number. valid: what else must be true of the value. wanted: what it
-    must be, in words that stand behind its name, where type and bounds do not say it. heading: of
-    this setting and those that follow, in --help and docs/settings.md.
+    low, high: bounds of the number. valid: a further test of the value. wanted: the words behind
+    its name in the message, where type and bounds do not say enough. heading: of this setting and
+    those that follow, in --help and docs/settings.md.
     """
-    about = {"comment": comment, "low": low, "high": high, "valid": valid, "wanted": wanted}
-    return field(default=default, metadata=about | {"heading": heading})
+    metadata = {"comment": comment, "low": low, "high": high, "valid": valid, "wanted": wanted}
+    return field(default=default, metadata=metadata | {"heading": heading})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,11 +43,11 @@ class Section:
         types = get_type_hints(type(self))
         for entry in fields(self):
             name, value = f"{self.place}{entry.name}", getattr(self, entry.name)
-            about = entry.metadata
-            bounds = about.get("low"), about.get("high")
+            metadata = entry.metadata
+            bounds = metadata.get("low"), metadata.get("high")
             right = suits(value, types[entry.name], *bounds)
-            if about.get("wanted") and not (right and about["valid"](value)):
-                raise refusal(name, value, about["wanted"])
+            if metadata.get("wanted") and not (right and metadata["valid"](value)):
+                raise refusal(name, value, metadata["wanted"])
             check_value(name, value, types[entry.name], *bounds)
 
     def plain(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Section:
         return _plain(asdict(self))
 
     def yaml(self) -> str:
-        """As ``config.yaml`` of a run's results has it."""
+        """The text of ``config.yaml`` in a run's results."""
         return OmegaConf.to_yaml(OmegaConf.create(self.plain()))
 
 
@@ -65,12 +65,12 @@ B = TypeVar("B", bound=Section)
 def built(kind: type[B], values: Mapping[str, Any]) -> B:
     """The section of these plain values; sections of sections are built first."""
     types = get_type_hints(kind)
-    known = [f"{kind.place}{entry.name}" for entry in fields(kind)]
+    names = [f"{kind.place}{entry.name}" for entry in fields(kind)]
     arguments = {}
     for key, value in values.items():
         name = f"{kind.place}{key}"
-        if name not in known:
-            raise BenchmarkError(unknown(name, known))
+        if name not in names:
+            raise BenchmarkError(unknown(name, names))
         inner = [t for t in (types[key], *get_args(types[key])) if is_dataclass(t)]
         if inner and isinstance(value, Mapping):
             arguments[key] = built(inner[0], value)  # type: ignore[type-var, arg-type]
@@ -85,7 +85,7 @@ def built(kind: type[B], values: Mapping[str, Any]) -> B:
 
 
 def defaults(kind: type[Section]) -> dict[str, Any]:
-    """What stands in no group, with ??? for what the user must give."""
+    """The settings that are in no group; ??? for those that the user must give."""
     return {
         entry.name: "???" if entry.default is MISSING else _plain(entry.default)
         for entry in fields(kind)

@@ -59,8 +59,8 @@ def help_text() -> str:
     for entry, default, comment in _rows(Settings):
         if heading := entry.metadata["heading"]:
             lines += ["", f"# {heading}"]
-        shown = f"{entry.name}: {default}"
-        lines.append(f"{shown:<21}  # {comment}" if comment else shown)
+        line = f"{entry.name}: {default}"
+        lines.append(f"{line:<21}  # {comment}" if comment else line)
     return "\n".join(lines).strip().replace("$", "$$")  # Hydra fills in what follows a single one
 
 
@@ -82,12 +82,12 @@ def settings_page() -> str:
 
 
 def _rows(kind: type[Section]) -> Iterator[tuple[Field[Any], str, str]]:
-    """Field, default and comment of what stands in no group, ``MapSettings``' behind its own."""
+    """Field, default and comment of the settings in no group, those of ``MapSettings`` last."""
     values = defaults(kind)
     types = get_type_hints(kind)
     shared = {entry.name for entry in fields(MapSettings)}
-    own = [entry for entry in fields(kind) if entry.name in values]
-    for entry in sorted(own, key=lambda entry: entry.name in shared):
+    entries = [entry for entry in fields(kind) if entry.name in values]
+    for entry in sorted(entries, key=lambda entry: entry.name in shared):
         comment = entry.metadata["comment"]
         if get_origin(types[entry.name]) is Literal:
             choices = " | ".join(get_args(types[entry.name]))
@@ -102,11 +102,13 @@ def _table(kind: type[Section]) -> str:
     types = get_type_hints(kind)
     lines = ["| Setting | Default | Values | |", "|---|---|---|---|"]
     for entry, default, _ in _rows(kind):
-        about = entry.metadata
-        values = about["wanted"] or described(types[entry.name], about["low"], about["high"])
+        metadata = entry.metadata
+        values = metadata["wanted"] or described(
+            types[entry.name], metadata["low"], metadata["high"]
+        )
         values = values.removeprefix("it must be ").replace(" without control characters", "")
-        shown = "" if default == "???" else f"`{default}`"
-        cells = (f"`{kind.place}{entry.name}`", shown, values, about["comment"])
+        default_cell = "" if default == "???" else f"`{default}`"
+        cells = (f"`{kind.place}{entry.name}`", default_cell, values, metadata["comment"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

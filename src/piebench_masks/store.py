@@ -53,7 +53,7 @@ class StoreError(BenchmarkError):
 
 
 class Overwrite(StrEnum):
-    """What a run does about artifacts that are already there."""
+    """How a run treats artifacts that are already there."""
 
     ONLY_MISSING = "only-missing"
     """Compute what is missing or does not load, and take the rest as it is."""
@@ -71,7 +71,7 @@ def artifact_key(parameters: Mapping[str, Any]) -> str:
 
 
 class Stamp(NamedTuple):
-    """What tells without reading it that a file is the one that was written."""
+    """The size and time of a file when it was written: while they are equal, it is not read."""
 
     size: int
     mtime_ns: int
@@ -118,7 +118,7 @@ class Folder:
         return origin
 
     def provenance(self, origin: str) -> dict[str, Any] | None:
-        """What the writer with that id said of itself; None if that is lost."""
+        """The provenance of that id; None if its file is missing or damaged."""
         if not ORIGIN_ID.fullmatch(origin):
             return None
 
@@ -156,8 +156,8 @@ class Folder:
             return False
         if size is not None and mtime_ns is not None:
             # As floats: a column of rows becomes one where some rows have no stamp.
-            now = float(stat.st_size), float(stat.st_mtime_ns)
-            if now == (float(size), float(mtime_ns)):
+            current = float(stat.st_size), float(stat.st_mtime_ns)
+            if current == (float(size), float(mtime_ns)):
                 return True
         return self._read(self.path_of(name), _is_sound) or False
 
@@ -204,7 +204,7 @@ class Folder:
         return self.write_bytes(name, pack_image(image, self.origin))
 
     def write_images(self, images: Mapping[str, NDArray[np.uint8]]) -> dict[str, Stamp]:
-        """Write several at a time, which packing them is worth."""
+        """Write several images in parallel threads."""
         with ThreadPoolExecutor() as pool:
             stamps = pool.map(self.write_image, images, images.values())
             return dict(zip(images, stamps, strict=True))
@@ -329,11 +329,11 @@ class Artifacts:
         folder = self.at(stage, parameters)
         path = folder.path_of("stage.json")
         # A dictionary under another key is none of ours: it was damaged.
-        written = folder._read(path, lambda data: _parameters(data, folder.key))
-        if written is None:
-            written = dict(parameters)
-            folder.write_bytes("stage.json", json.dumps({"parameters": written}, indent=2).encode())
-        if _canonical(written) != _canonical(parameters):
+        stored = folder._read(path, lambda data: _parameters(data, folder.key))
+        if stored is None:
+            stored = dict(parameters)
+            folder.write_bytes("stage.json", json.dumps({"parameters": stored}, indent=2).encode())
+        if _canonical(stored) != _canonical(parameters):
             raise StoreError(
                 f"{path} holds other parameters than those asked for under its key: remove that "
                 "folder"

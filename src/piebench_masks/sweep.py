@@ -55,10 +55,10 @@ def collect(folder: Path, runs: Sequence[Path], console: Console, note: str | No
     """Collect these runs into a folder, print the table; how many items failed in all of them."""
     from piebench_masks.report.sweep import collect_sweep  # only sweeps pay for it
 
-    collected = collect_sweep(folder, runs, note)
-    if collected is None:
+    result = collect_sweep(folder, runs, note)
+    if result is None:
         return 0
-    table, failed = collected
+    table, failed = result
     print_table(console, table.to_rich())
     place = folder / "sweep.md"
     say(console, "sweep", f"sweep: {escape(str(place))}", place=place, failed=failed)

@@ -20,7 +20,7 @@ Bound = float | None
 
 
 def suits(value: Any, hint: Any, low: Bound = None, high: Bound = None) -> bool:
-    """Whether a type allows a value; always, where it is none of a plain value.
+    """Whether a type allows a value; True for a type that is not one of plain values.
 
     low, high: bounds of the numbers; whole numbers are not negative unless ``low`` is.
     """
@@ -104,11 +104,11 @@ def refusal(name: str, value: Any, remedy: str) -> BenchmarkError:
 
 
 def unknown(name: str, settings: Iterable[str]) -> str:
-    """That there is no setting of this name, and which one may have been meant."""
-    near = difflib.get_close_matches(name, settings := list(settings), 1)
-    if not near and 0 < len(settings) <= 10:
+    """The message for a setting that is not there, with the nearest name."""
+    matches = difflib.get_close_matches(name, settings := list(settings), 1)
+    if not matches and 0 < len(settings) <= 10:
         return f"{name} is no setting: there are {', '.join(settings)}"
-    return f"{name} is no setting: {f'did you mean {near[0]}?' if near else 'leave it out'}"
+    return f"{name} is no setting: {f'did you mean {matches[0]}?' if matches else 'leave it out'}"
 
 
 def one_line(error: object) -> str:

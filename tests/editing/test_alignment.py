@@ -50,16 +50,16 @@ def test_what_the_model_does_not_see_is_left_out() -> None:
     assert prompt.positions == [[1], [2, 3, 4], [], [], []]
     for other in (parse("a cat", max_tokens=6), prompt):
         for aligned in (refine(prompt, other, 6), refine(other, prompt, 6)):
-            assert aligned.source.shape == (6, 6)
+            assert aligned.source_share.shape == (6, 6)
 
 
 def test_refine_matches_equal_tokens_in_order_and_leaves_new_ones_alone() -> None:
     source, target = parse("a cup on the table"), parse("a hot cup on a big table")
     aligned = refine(source, target, LENGTH)
     new = [2, 5, 6]
-    assert aligned.own.nonzero().flatten().tolist() == new
-    assert torch.equal(aligned.source.sum(dim=0), 1 - aligned.own)
-    matched = aligned.source[:, : len(target.ids)].nonzero().tolist()
+    assert aligned.target_share.nonzero().flatten().tolist() == new
+    assert torch.equal(aligned.source_share.sum(dim=0), 1 - aligned.target_share)
+    matched = aligned.source_share[:, : len(target.ids)].nonzero().tolist()
     assert matched == sorted(matched)
     assert all(source.ids[i] == target.ids[j] for i, j in matched)
 
@@ -68,8 +68,8 @@ def test_equal_prompts_are_aligned_as_they_are() -> None:
     prompt = parse("a cat on a mat")
     for aligned in (refine(prompt, prompt, LENGTH), replace(prompt, prompt, LENGTH)):
         assert aligned is not None
-        assert torch.equal(aligned.source, torch.eye(LENGTH))
-        assert not aligned.own.any()
+        assert torch.equal(aligned.source_share, torch.eye(LENGTH))
+        assert not aligned.target_share.any()
 
 
 @pytest.mark.parametrize("compat", ["exact", "reference"])
@@ -77,25 +77,26 @@ def test_replace_shares_a_words_attention_evenly(compat: Compat) -> None:
     source, target = parse("a butterfly on leaf", compat), parse("a dog on leaf", compat)
     there = replace(target, source, LENGTH)
     assert there is not None
-    assert there.source[2].nonzero().flatten().tolist() == [2, 3, 4]
-    assert there.source[2, 2:5].tolist() == pytest.approx([1 / 3] * 3)
+    assert there.source_share[2].nonzero().flatten().tolist() == [2, 3, 4]
+    assert there.source_share[2, 2:5].tolist() == pytest.approx([1 / 3] * 3)
     back = replace(source, target, LENGTH)
     assert back is not None
-    assert back.source[:, 2].nonzero().flatten().tolist() == [2, 3, 4]
+    assert back.source_share[:, 2].nonzero().flatten().tolist() == [2, 3, 4]
 
 
 def test_replace_matches_what_stands_behind_the_last_new_word() -> None:
     source, target = parse("a butterfly on leaf"), parse("a dog on leaf")
     aligned = replace(source, target, LENGTH)
     assert aligned is not None
-    assert aligned.source[5, 3] == aligned.source[6, 4] == 1  # on, leaf
-    assert torch.equal(aligned.source.sum(dim=1), torch.ones(LENGTH))  # nothing is lost
-    assert aligned.own.nonzero().flatten().tolist() == [14, 15]  # no source is left for them
+    assert aligned.source_share[5, 3] == aligned.source_share[6, 4] == 1  # on, leaf
+    assert torch.equal(aligned.source_share.sum(dim=1), torch.ones(LENGTH))  # nothing is lost
+    # No source is left for the last two.
+    assert aligned.target_share.nonzero().flatten().tolist() == [14, 15]
     published = replace(
         parse("a butterfly on leaf", "reference"), parse("a dog on leaf", "reference"), LENGTH
     )
     assert published is not None
-    assert published.source[3, 3] == published.source[4, 4] == 1
+    assert published.source_share[3, 3] == published.source_share[4, 4] == 1
 
 
 def test_replace_is_for_as_many_words() -> None:

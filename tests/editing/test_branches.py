@@ -12,7 +12,7 @@ from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionControl, Layer
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.branches import Injection, Kept, sample_edits
+from piebench_masks.editing.branches import Injection, SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Sampled
 from piebench_masks.editing.inversion import (
     Inversion,
@@ -176,9 +176,9 @@ def test_features_are_put_in_at_the_layers_own_scale() -> None:
     values = [torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(i)) for i in range(3)]
     query, key, value = values
     shown = SimpleNamespace(query=query, key=key, value=value, scale=1.3)
-    layer, kept = Layer(0, "self", 1, "up"), Kept(2)
+    layer, features = Layer(0, "self", 1, "up"), SourceFeatures(2)
     for owner in (None, torch.tensor([0, 1])):
-        injection = Injection(kept, ("query", "key"), (0,), owner)
+        injection = Injection(features, ("query", "key"), (0,), owner)
         injection.select(torch.tensor([0, 1]))
         found = injection.attend(layer, shown)  # type: ignore[arg-type]
     assert found is not None
@@ -187,7 +187,7 @@ def test_features_are_put_in_at_the_layers_own_scale() -> None:
 
 
 def test_rows_are_kept_however_they_come() -> None:
-    kept, values = Kept(3), torch.randn(3, 2, 5)
-    kept.put("key", torch.tensor([2, 2]), values[[2, 2]])  # a padded block
-    kept.put("key", torch.tensor([0, 1]), values[:2])
-    assert torch.equal(kept.get("key", torch.tensor([2, 0, 2, 1])), values[[2, 0, 2, 1]])
+    features, values = SourceFeatures(3), torch.randn(3, 2, 5)
+    features.put("key", torch.tensor([2, 2]), values[[2, 2]])  # a padded block
+    features.put("key", torch.tensor([0, 1]), values[:2])
+    assert torch.equal(features.get("key", torch.tensor([2, 0, 2, 1])), values[[2, 0, 2, 1]])

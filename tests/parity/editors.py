@@ -238,8 +238,11 @@ def alignments(case: EditorCase) -> Iterator[Check]:
                 yield Check("words' positions", f"{name} {side} {what}", error, 0)
 
         refined = refine(source, target, 77)
-        mapper = torch.where(refined.own == 1, -1, refined.source.argmax(dim=0))
-        for what, values in (("refine_mapper", mapper), ("refine_alphas", 1 - refined.own)):
+        mapper = torch.where(refined.target_share == 1, -1, refined.source_share.argmax(dim=0))
+        for what, values in (
+            ("refine_mapper", mapper),
+            ("refine_alphas", 1 - refined.target_share),
+        ):
             yield from _exactly(case, f"{name}/{what}", values[None], "prompt alignments")
         replaced = replace(source, target, 77)
         error = float((replaced is None) != ("replace_mapper_error" in facts))
@@ -262,7 +265,9 @@ def alignments(case: EditorCase) -> Iterator[Check]:
                     "cross-attention schedules",
                 )
         plan = editor.plan(source, target, facts["equalizer_word"], 77)
-        keeps = torch.where(refined.own == 1, plan.own[0], plan.share[0].sum(dim=0))
+        keeps = torch.where(
+            refined.target_share == 1, plan.target_share[0], plan.source_share[0].sum(dim=0)
+        )
         yield from _exactly(case, f"{name}/equalizer_2", keeps[None], "equalizers")
 
 

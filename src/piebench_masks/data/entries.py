@@ -20,7 +20,7 @@ from piebench_masks.data.rle import decode_runs, to_coco, with_border
 from piebench_masks.data.sample import CocoRLE, Sample
 
 SAMPLE_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,100}")
-"""What a sample may be called: its id becomes part of file names."""
+"""The form of a sample's id, which becomes part of file names."""
 
 TEXT_FIELDS = (
     "image_path",
@@ -48,8 +48,8 @@ def check_entries(
     """The sound ones of (id, entry) pairs as samples, in their order, and the rejected ones.
 
     An entry is PIE-Bench's as a tuple of (field, value) pairs, none of them merged; instead of
-    ``mask`` it may name a picture of the mask's in ``mask_path``. What could not be read as one
-    may be given as a ``Rejection``.
+    ``mask`` it may name the mask's picture in ``mask_path``. A ``Rejection`` stands for an entry
+    that could not be read.
 
     listing: the file that they come from, for messages; images: the folder of all pictures;
     edit_types: the labels of the data set's types in their order, by the ``editing_type_id`` of
@@ -63,13 +63,13 @@ def check_entries(
             f"border is {border!r}: set dataset.load.border to a number of pixels, at most half "
             "of mask_size"
         )
-    times = Counter(sample_id for sample_id, _ in entries)
-    checked = dict(entries)  # the first place of a repeated id, where it is rejected
+    counts = Counter(sample_id for sample_id, _ in entries)
+    entry_by_id = dict(entries)  # the first place of a repeated id, where it is rejected
 
     def check(sample_id: str) -> Sample | Rejection:
-        if times[sample_id] > 1:
-            return Rejection(sample_id, f"the id is given {times[sample_id]} times")
-        entry = checked[sample_id]
+        if counts[sample_id] > 1:
+            return Rejection(sample_id, f"the id is given {counts[sample_id]} times")
+        entry = entry_by_id[sample_id]
         if isinstance(entry, Rejection):
             return entry
         try:
@@ -80,7 +80,7 @@ def check_entries(
     samples: list[Sample] = []
     rejections: list[Rejection] = []
     with ThreadPoolExecutor() as pool:
-        for outcome in pool.map(check, checked):
+        for outcome in pool.map(check, entry_by_id):
             if isinstance(outcome, Sample):
                 samples.append(outcome)
             else:
@@ -89,12 +89,12 @@ def check_entries(
                 progress()
     if rejections and on_error == "raise":
         raise DataError(
-            f"{len(rejections)} of {len(checked)} entries of {listing} cannot be used; correct "
+            f"{len(rejections)} of {len(entry_by_id)} entries of {listing} cannot be used; correct "
             "them, or leave them out with on_error=skip:",
             rejections,
         )
     if not samples:
-        raise DataError(f"{listing} holds no usable sample among {len(checked)}:", rejections)
+        raise DataError(f"{listing} holds no usable sample among {len(entry_by_id)}:", rejections)
     labels = [s.edit_type for s in samples] if edit_types is None else edit_types.values()
     return Parsed(samples, rejections, tuple(dict.fromkeys(labels)))
 
@@ -193,15 +193,15 @@ def _problems(
     if edit_type is not None and (problem := _type_problem(edit_type, edit_types)):
         yield f"editing_type_id {problem}"
     # The other pictures of an entry are as large as its first; the first as is asked for.
-    wanted = None if size is None else (size, size)
+    expected = None if size is None else (size, size)
     for name in (name for name in PICTURES if name in texts):
-        found = _size_or_problem(images, texts[name], wanted)
-        if isinstance(found, str):
-            yield f"{name} {found}"
+        size_or_problem = _size_or_problem(images, texts[name], expected)
+        if isinstance(size_or_problem, str):
+            yield f"{name} {size_or_problem}"
         else:
-            wanted = found
+            expected = size_or_problem
     runs = fields.get("mask")
-    if runs is not None and wanted and (problem := check_runs(runs, *wanted)):
+    if runs is not None and expected and (problem := check_runs(runs, *expected)):
         yield problem
 
 
@@ -214,13 +214,13 @@ def _type_problem(edit_type: str, edit_types: Mapping[str, str] | None) -> str |
 
 
 def _size_or_problem(
-    images: Path, relative: str, wanted: tuple[int, int] | None
+    images: Path, relative: str, expected: tuple[int, int] | None
 ) -> tuple[int, int] | str:
-    """(height, width) of an image that is there, readable and as large as wanted; else why not."""
+    """(height, width) of an image that is there, readable and of that size; else the problem."""
     try:
         path = images / relative
-        inside = path.resolve().is_relative_to(images.resolve())  # resolve follows symlinks
-        if not inside or Path(relative).is_absolute() or ".." in Path(relative).parts:
+        is_inside = path.resolve().is_relative_to(images.resolve())  # resolve follows symlinks
+        if not is_inside or Path(relative).is_absolute() or ".." in Path(relative).parts:
             return f"{relative!r} leaves {images}"
         if "\\" in relative:
             return f"{relative!r} has Windows separators: write / instead"
@@ -229,8 +229,8 @@ def _size_or_problem(
         return f"{relative!r} is no path of a file ({error})"
     except ImageError as error:
         return str(error)
-    if wanted is not None and (height, width) != wanted:
-        return f"{path} is {width}x{height}, not {wanted[1]}x{wanted[0]}: resize it"
+    if expected is not None and (height, width) != expected:
+        return f"{path} is {width}x{height}, not {expected[1]}x{expected[0]}: resize it"
     return height, width
 
 
@@ -245,13 +245,13 @@ def marked_words(prompt: str) -> tuple[str, ...]:
 
     A bracket without its partner marks nothing.
     """
-    opened: list[int] = []
+    open_brackets: list[int] = []
     pairs: list[tuple[int, int]] = []
     for place, character in enumerate(prompt):
         if character == "[":
-            opened.append(place)
-        elif character == "]" and opened:
-            start = opened.pop()
+            open_brackets.append(place)
+        elif character == "]" and open_brackets:
+            start = open_brackets.pop()
             while pairs and pairs[-1][0] > start:  # inside this pair
                 pairs.pop()
             pairs.append((start, place))

@@ -60,40 +60,40 @@ def load_folder(
             "or name another list with dataset.load.prompts"
         ) from error
     names = [_name(row) for row in rows]
-    times = Counter(names)
-    numbered = [n if times[n] == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
+    counts = Counter(names)
+    ids = [n if counts[n] == 1 else f"{n}-{i}" for i, n in enumerate(names, 1)]
     types = _types(rows, edit_types)
     absent = dict(ABSENT)
     if edit_types is not None:
         del absent["editing_type_id"]
     elif types is None:
         absent["editing_type_id"] = EDIT_TYPES[0]
-    entries = [_as_pie_bench(name, row, absent) for name, row in zip(numbered, rows, strict=True)]
+    entries = [_as_pie_bench(name, row, absent) for name, row in zip(ids, rows, strict=True)]
     return check_entries(
         entries, listing, root, edit_types=types, on_error=on_error, progress=progress
     )
 
 
 def _types(rows: Sequence[Any], edit_types: Sequence[str] | None) -> Mapping[str, str] | None:
-    """Labels by what lines call them, None where they are what the lines say."""
+    """Labels by their names in the lines, None where both are the same."""
     if edit_types is not None:
         if not isinstance(edit_types, list | tuple):
             raise DataError(
                 f"edit_types is {edit_types!r}: set dataset.load.edit_types to a list of labels"
             )
         return {str(label): str(label) for label in edit_types}
-    given = [str(row["edit_type"]) for row in rows if isinstance(row, dict) and "edit_type" in row]
-    numbers = given and all(text.isascii() and text.isdecimal() for text in given)
+    labels = [str(row["edit_type"]) for row in rows if isinstance(row, dict) and "edit_type" in row]
+    numbers = labels and all(text.isascii() and text.isdecimal() for text in labels)
     return BY_ID if numbers else None
 
 
 def _csv(text: str) -> list[dict[str, Any]]:
-    """Rows by column; an empty cell of a column that may be left out is left out."""
+    """Rows by column, without the empty cells of optional columns."""
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    columns, needed = list(rows.fieldnames or []), list(FIELDS)[:3]
-    if not set(needed) <= set(columns) or len(set(columns)) < len(columns):
+    columns, required = list(rows.fieldnames or []), list(FIELDS)[:3]
+    if not set(required) <= set(columns) or len(set(columns)) < len(columns):
         raise ValueError(f"its first line names the columns {', '.join(columns)[:200]!r}")
-    return [{c: v for c, v in row.items() if v or c in needed} for row in rows]
+    return [{c: v for c, v in row.items() if v or c in required} for row in rows]
 
 
 def _json_lines(text: str) -> list[Any]:
@@ -107,9 +107,9 @@ def _json_lines(text: str) -> list[Any]:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(found := dict(pairs)) < len(pairs):
+    if len(fields := dict(pairs)) < len(pairs):
         raise ValueError("a name is given twice")
-    return found
+    return fields
 
 
 def _name(row: Any) -> str:
@@ -119,7 +119,7 @@ def _name(row: Any) -> str:
 
 
 def _as_pie_bench(name: str, row: Any, absent: Mapping[str, Any]) -> tuple[str, Any]:
-    """(id, entry) of a line; what is wrong with it is found with all other checks."""
+    """(id, entry) of a line; ``check_entries`` finds its problems."""
     if not isinstance(row, dict):
         return name, row
     sample_id = name if row.get("id") is None else str(row["id"])

@@ -10,7 +10,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
 
 LISTED = 50
-"""So many offenders stand in a message; all of them in ``DataError.rejections``."""
+"""The most rejections in a message; ``DataError.rejections`` holds all."""
 
 OVERALL = "Overall"
 """The tables' name of all edit types together, which no type can have."""
@@ -31,7 +31,7 @@ class DataError(BenchmarkError):
         lines = [f"  {item.sample_id}: {item.reason}" for item in rejections]
         if len(lines) > LISTED:
             lines[LISTED:] = [f"  ... and {len(lines) - LISTED} more"]
-        # File names and ids of others are shown, never obeyed: no control characters.
+        # File names and ids come from others: control characters would act on the terminal.
         super().__init__("\n".join(map(_printable, [message, *lines])))
         self.rejections = tuple(rejections)
 

@@ -28,8 +28,8 @@ def unpack_pie_bench_pp(root: Path, *, source: Path | str) -> None:
     Raises ``DataError`` where the files are not there or not of that form.
     """
     files = sorted(Path(source).glob("[0-9]_*/V1-*.parquet"))
-    found = {file.parent.name[0] for file in files}
-    if missing := BY_ID.keys() - found:
+    type_ids = {file.parent.name[0] for file in files}
+    if missing := BY_ID.keys() - type_ids:
         raise DataError(
             f"{source} lacks V1-*.parquet of the configurations {', '.join(sorted(missing))}_*: "
             "download all of the dataset UB-CVML-Group/PIE_Bench_pp there (huggingface-cli "

@@ -52,7 +52,7 @@ def with_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
     (methods.md, section 1).
     """
     height, width = mask.shape
-    inside = slice(border, height - border), slice(border, width - border)
+    interior = slice(border, height - border), slice(border, width - border)
     bordered = np.ones_like(mask)
-    bordered[inside] = mask[inside]
+    bordered[interior] = mask[interior]
     return bordered

@@ -58,17 +58,17 @@ class Sample:
         fields: some of ``SAMPLE_FIELDS``, in any order; ValueError for any other. The id and the
         edit type are no part of it, as no result depends on them.
         """
-        chosen = frozenset(fields)
-        if chosen not in self._fingerprints:
-            if unknown := chosen - {*SAMPLE_FIELDS}:
+        key = frozenset(fields)
+        if key not in self._fingerprints:
+            if unknown := key - {*SAMPLE_FIELDS}:
                 raise ValueError(
                     f"{', '.join(sorted(unknown))}: no field of a sample; there are "
                     f"{', '.join(SAMPLE_FIELDS)}"
                 )
-            content = {name: self._content(name) for name in chosen}
+            content = {name: self._content(name) for name in key}
             text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-            self._fingerprints[chosen] = hashlib.sha256(text.encode()).hexdigest()[:12]
-        return self._fingerprints[chosen]
+            self._fingerprints[key] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return self._fingerprints[key]
 
     @cached_property
     def _fingerprints(self) -> dict[frozenset[str], str]:
@@ -88,5 +88,5 @@ class Sample:
 
 
 def item_name(sample: Sample, fields: Collection[str]) -> str:
-    """What a sample's artifacts are called that depend on these of ``SAMPLE_FIELDS``."""
+    """The name of a sample's artifacts that depend on these of ``SAMPLE_FIELDS``."""
     return f"{sample.id}-{sample.fingerprint(fields)}"

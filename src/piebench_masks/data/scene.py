@@ -16,8 +16,8 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 
 Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
-"""How much of the answer a mask method is given, its leak level: only the picture; both prompts
-too; PIE-Bench's blended word too; the instruction too; everything, the annotated mask included.
+"""The leak level of a mask method, how much of the answer it is given: only the picture; both
+prompts too; PIE-Bench's blended word too; the instruction too; everything, with the annotated mask.
 """
 
 
@@ -53,17 +53,17 @@ class Scene:
 
     def as_known(self, knows: Knows) -> "Scene":
         """What a method of that leak level is shown; everything else is blank."""
-        shown = self
+        scene = self
         if knows != "annotation":
-            shown = replace(shown, annotation=None)
+            scene = replace(scene, annotation=None)
         if knows not in ("annotation", "instruction"):
-            shown = replace(shown, instruction="")
+            scene = replace(scene, instruction="")
         if knows not in ("annotation", "word"):
-            shown = replace(shown, blended_words="")
+            scene = replace(scene, blended_words="")
         if knows == "nothing":
-            shown = replace(shown, source_prompt="", target_prompt="")
-            shown = replace(shown, source_marked=(), target_marked=())
-        return shown
+            scene = replace(scene, source_prompt="", target_prompt="")
+            scene = replace(scene, source_marked=(), target_marked=())
+        return scene
 
     def _changed(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         source, target = self.source_prompt.split(), self.target_prompt.split()

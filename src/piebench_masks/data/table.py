@@ -82,9 +82,9 @@ def is_sound(sample: Sample, edit_types: Sequence[str]) -> bool:
     names = [sample.image_path, *([sample.target_image_path] if sample.target_image_path else [])]
     digests = [sample.image_digest, *([sample.target_digest] if sample.target_image_path else [])]
     size = [1, 1] if sample.mask is None else sample.mask["size"]
-    every = (sample.id, *texts, *names, *digests, *sample.source_marked, *sample.target_marked)
+    strings = (sample.id, *texts, *names, *digests, *sample.source_marked, *sample.target_marked)
     return (
-        all(isinstance(text, str) for text in every)
+        all(isinstance(text, str) for text in strings)
         and SAMPLE_ID.fullmatch(sample.id) is not None
         and all(re.fullmatch("[0-9a-f]{64}", str(digest)) for digest in digests)
         and all("\0" not in name and ".." not in Path(name).parts for name in names)

@@ -12,7 +12,7 @@ from piebench_masks.data.parsed import Parsed
 from piebench_masks.data.pie_bench import BY_ID, read_mapping
 
 ABSENT: dict[str, Any] = {"editing_instruction": "", "editing_type_id": "0", "blended_word": ""}
-"""What its entries leave out; type 0 (random) is the one that promises nothing."""
+"""The fields that its entries lack; type 0 (random) promises nothing."""
 
 
 def load_ti2i(
@@ -38,10 +38,10 @@ def load_ti2i(
 def _as_pie_bench(entry: Any) -> Any:
     if not isinstance(entry, tuple):
         return entry
-    given = [
+    pairs = [
         (field, value.removeprefix("data/annotation_images/"))
         if field == "image_path" and isinstance(value, str)
         else (field, value)
         for field, value in entry
     ]
-    return (*given, *((field, text) for field, text in ABSENT.items() if field not in dict(entry)))
+    return (*pairs, *((field, text) for field, text in ABSENT.items() if field not in dict(entry)))

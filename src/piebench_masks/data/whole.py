@@ -12,18 +12,18 @@ from piebench_masks.temporary import sweep, temporary_name
 
 @contextmanager
 def whole_folder(root: Path) -> Iterator[Path]:
-    """A new folder to write into, which becomes ``root`` when all went well.
+    """A new folder to write into; it is renamed to ``root`` if nothing is raised.
 
-    A ``root`` that another process has made meanwhile is left as it is, and what killed processes
-    left beside it is removed. Raises BenchmarkError where the disk refuses to be written.
+    A ``root`` that another process has made meanwhile stays, and the temporary folders of killed
+    processes are removed. Raises BenchmarkError where the disk refuses to be written.
     """
     sweep(root.parent.glob(f"{glob.escape(root.name)}~*"))
-    unfinished = root.with_name(temporary_name(root.name))
+    temporary = root.with_name(temporary_name(root.name))
     try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
+        temporary.mkdir(parents=True)
+        yield temporary
         try:
-            unfinished.rename(root)
+            temporary.rename(root)
         except OSError:
             if not (root.is_dir() and any(root.iterdir())):
                 raise
@@ -33,4 +33,4 @@ def whole_folder(root: Path) -> Iterator[Path]:
             "data_dir to another folder"
         ) from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -45,7 +45,7 @@ class Residual:
 
 
 class Projections:
-    """What one layer attends with, for the rows of one U-Net call: made when asked for.
+    """Query, key and value of one layer, for the rows of one U-Net call, computed at first use.
 
     query [rows, heads, Q, d]; key, value [rows, heads, L, d]; L text positions, or the Q places of
     the picture; scale: 1 / sqrt(d).
@@ -74,7 +74,7 @@ class Projections:
         """softmax(q k^T / sqrt(d)): [rows, heads, Q, L] float32.
 
         The fused kernel does not return them. In float32: half precision loses the tail of the
-        softmax, and the difference of two of them is what the method `ours` looks at.
+        softmax, and the method `ours` is a difference of two of them.
         """
         return self._softmax(self.query, self.key)
 
@@ -83,10 +83,10 @@ class Projections:
 
         text: [L, D] hidden states whose keys take the place of those of the row's own text.
         """
-        one = slice(row, row + 1)
+        index = slice(row, row + 1)
         if text is None:
-            return self._softmax(self.query[one], self.key[one])
-        return self._softmax(self.query[one], self._heads(self._attention.to_k(text[None])))
+            return self._softmax(self.query[index], self.key[index])
+        return self._softmax(self.query[index], self._heads(self._attention.to_k(text[None])))
 
     def _softmax(self, query: Tensor, key: Tensor) -> Tensor:
         scores = query.float() @ key.float().transpose(-1, -2)
@@ -110,7 +110,7 @@ class AttentionControl:
         self.rows = rows
 
     def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
-        """What this layer gives, [rows, heads, Q, d]; None: what the model itself makes of it."""
+        """The layer's output, [rows, heads, Q, d]; None: the model's own."""
         return None
 
     def residual(self, name: str, hidden: Tensor) -> Tensor:
@@ -171,8 +171,8 @@ class ControlledProcessor:
     ) -> Tensor:
         if control is not None:
             projections = Projections(attention, hidden_states, encoder_hidden_states)
-            attended = control.attend(self.layer, projections)
-            if attended is not None:
-                merged = attended.transpose(1, 2).flatten(2).to(hidden_states.dtype)
-                return attention.to_out[1](attention.to_out[0](merged))
+            answer = control.attend(self.layer, projections)
+            if answer is not None:
+                hidden = answer.transpose(1, 2).flatten(2).to(hidden_states.dtype)
+                return attention.to_out[1](attention.to_out[0](hidden))
         return self.inner(attention, hidden_states, encoder_hidden_states, attention_mask, temb)

@@ -1,4 +1,4 @@
-"""What a frozen generative model is to everybody else: pictures and prompts in, noise out.
+"""The interface of a frozen generative model: pictures and prompts in, noise out.
 
 A protocol and the values that pass through it. Must not know how any model is loaded or built.
 """
@@ -15,11 +15,11 @@ from piebench_masks.diffusion.attention import AttentionControl, Layer, Residual
 from piebench_masks.diffusion.level import Level, Spacing
 
 Capability = Literal["few_steps", "self_attention", "residuals", "inpainting"]
-"""What not every model has: it samples in a few steps; its self-attention, or its ResNet blocks'
-residuals, can be seen and replaced; it takes a mask and the picture around it as input.
+"""Abilities that a model may lack: it samples in a few steps; its self-attention, or its ResNet
+blocks' residuals, can be seen and replaced; it takes a mask and the picture around it as input.
 """
 Span = tuple[int, int]
-"""From which character of a prompt on, and up to which."""
+"""The first character of a part of a prompt, and the one behind its last."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What the network knows of B prompts: hidden [B, L, D] and pooled [B, P], P = 0 where the
-    model has none.
+    """The embeddings of B prompts: hidden [B, L, D] and pooled [B, P], P = 0 where the model has
+    none.
     """
 
     hidden: Tensor
@@ -76,7 +76,7 @@ class Backbone(Protocol):
 
     image_size, latent_size: sides of the pictures and of the latents; map_size: side of the
     attention layers that maps are read from; layers, residuals: attention layers and ResNet blocks
-    by name, as they are evaluated, empty where the model shows none; counts: how much was asked of
+    by name, as they are evaluated, empty where the model shows none; counts: rows computed by
     the networks (unet_rows, vae_encodes, vae_decodes, prompt_encodes).
     """
 

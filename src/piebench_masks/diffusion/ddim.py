@@ -20,8 +20,8 @@ def ddim_step(
 ) -> Tensor:
     """x at the level ``following``, less noisy or (inversion) noisier: formula (12).
 
-    x, eps: [..., C, h, w] float32. variance: of the noise that is to be added to the result, which
-    the noise predicted from x makes room for. Holds for rectified flows as well.
+    x, eps: [..., C, h, w] float32. variance: of the noise that is added to the result
+    afterwards; the predicted noise is reduced by it. Holds for rectified flows as well.
     """
     x0 = (x - level.noise * eps) / level.signal
     noise = (following.variance - variance).sqrt().item() if variance else following.noise

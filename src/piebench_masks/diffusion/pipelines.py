@@ -74,7 +74,9 @@ def _quiet() -> Iterator[None]:
     from transformers.utils import logging as transformers_logging
 
     libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    before = [(each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
+    settings = [
+        (library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries
+    ]
     try:
         for library in libraries:
             library.set_verbosity_error()
@@ -82,7 +84,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        for library, (verbosity, bars) in zip(libraries, before, strict=True):
+        for library, (verbosity, bars) in zip(libraries, settings, strict=True):
             library.set_verbosity(verbosity)
             if bars:
                 library.enable_progress_bar()

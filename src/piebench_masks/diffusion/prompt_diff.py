@@ -41,18 +41,22 @@ def prompt_diff(
 
     The probe is the source if anything of it is deleted or replaced, else the target.
     exact: the ids as the model sees them, cut to ``max_tokens``; columns and ids of the probe
-    alone, each id once; nothing changed that the model sees -> no columns.
+    alone, each id once; no columns where the model sees no change.
     reference: every quirk of the published code; raises PromptError for identical prompts.
     """
     if compat == "reference":
         return _reference_diff(source, target)
     source, target = _truncated(source, max_tokens), _truncated(target, max_tokens)
     opcodes = SequenceMatcher(None, source, target).get_opcodes()
-    lost = [i for tag, i1, i2, *_ in opcodes if tag != "equal" for i in range(i1, i2)]
-    added = [j for tag, *_, j1, j2 in opcodes if tag == "insert" for j in range(j1, j2)]
-    if lost:
-        return PromptDiff("source", tuple(lost), tuple(dict.fromkeys(source[i] for i in lost)))
-    return PromptDiff("target", tuple(added), tuple(dict.fromkeys(target[j] for j in added)))
+    source_columns = [i for tag, i1, i2, *_ in opcodes if tag != "equal" for i in range(i1, i2)]
+    target_columns = [j for tag, *_, j1, j2 in opcodes if tag == "insert" for j in range(j1, j2)]
+    if source_columns:
+        return PromptDiff(
+            "source", tuple(source_columns), tuple(dict.fromkeys(source[i] for i in source_columns))
+        )
+    return PromptDiff(
+        "target", tuple(target_columns), tuple(dict.fromkeys(target[j] for j in target_columns))
+    )
 
 
 def ablation(diff: PromptDiff, spans: Sequence[Span], compat: Compat) -> Ablation:
@@ -87,11 +91,11 @@ def _reference_diff(source: Sequence[int], target: Sequence[int]) -> PromptDiff:
     slices: list[slice] = []
     ablated: list[int] = []
     for kind in ("delete", "replace", "insert"):
-        found = [opcode for opcode in opcodes if opcode[0] == kind]
-        if not found:
+        changes = [opcode for opcode in opcodes if opcode[0] == kind]
+        if not changes:
             continue
         slices += [
-            slice(j1, j2) if kind == "insert" else slice(i1, i2) for _, i1, i2, j1, j2 in found
+            slice(j1, j2) if kind == "insert" else slice(i1, i2) for _, i1, i2, j1, j2 in changes
         ]
         # All slices so far are read again, whichever prompt they belong to: this lists deleted ids
         # twice when there are replaced ones, and takes target ids at source positions.

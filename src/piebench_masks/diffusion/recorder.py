@@ -1,4 +1,4 @@
-"""What chosen rows of one U-Net call look at: recorded where it was asked for, and nowhere else.
+"""Attention of chosen rows of one U-Net call, recorded only where it is asked for.
 
 Knows layers, rows and text positions; must not know prompts or methods.
 """
@@ -78,7 +78,7 @@ class Recorder(AttentionControl):
     def attend(self, layer: Layer, projections: Projections) -> None:
         grid = self._grids[layer] = layer.grid
         for row, place in self._places.items():
-            for track in (tracks := self._wanted(row, layer, grid)):
+            for track in (tracks := self._active_tracks(row, layer, grid)):
                 arrays = self._arrays[row].setdefault(track, {})
                 if track.grid == "finest" and grid > max(arrays, default=grid):
                     arrays.clear()
@@ -108,7 +108,7 @@ class Recorder(AttentionControl):
         """The sides of all grids that there are, the finest first."""
         return sorted(set(self._grids.values()), reverse=True)
 
-    def _wanted(self, row: int, layer: Layer, grid: int) -> list[Track]:
+    def _active_tracks(self, row: int, layer: Layer, grid: int) -> list[Track]:
         def wants(track: Track) -> bool:
             if layer.is_cross == (track.kind == "self"):
                 return False
@@ -134,14 +134,16 @@ class Recorder(AttentionControl):
             elif track.kind == "self":
                 array = probabilities(None)[0].mean(dim=0)
             elif track.kind == "changed":
-                every = probabilities(None)
+                attention = probabilities(None)
                 # Twice the same column: one alone is rounded otherwise than those of many rows.
-                total = every.sum(dim=1)[0] @ torch.stack([weights, weights], dim=1)
-                array = (total[:, 0] / every.shape[1]).unflatten(0, (grid, grid))
+                total = attention.sum(dim=1)[0] @ torch.stack([weights, weights], dim=1)
+                array = (total[:, 0] / attention.shape[1]).unflatten(0, (grid, grid))
             else:
-                every = probabilities(track.text)[0].unflatten(1, (grid, grid)).movedim(-1, 1)
-                every = every if track.words == "each" else every[:, weights.nonzero()[:, 0]]
-                array = every if track.heads == "each" else every.mean(dim=0)
+                attention = probabilities(track.text)[0].unflatten(1, (grid, grid)).movedim(-1, 1)
+                attention = (
+                    attention if track.words == "each" else attention[:, weights.nonzero()[:, 0]]
+                )
+                array = attention if track.heads == "each" else attention.mean(dim=0)
             arrays = self._arrays[row][track][grid]
             if track.is_sum:
                 arrays[:] = [arrays[0] + array] if arrays else [array]

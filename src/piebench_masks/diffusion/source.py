@@ -30,7 +30,7 @@ DESCRIPTIONS = (
 )
 """Files of a part that are loaded beside its weights."""
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
-"""What a library calls a part's weights."""
+"""The stem of a part's weights, by library."""
 
 
 def packaged(name: str | Path) -> str:
@@ -107,7 +107,7 @@ def loaded_files(folder: Path, variant: str | None) -> list[Path]:
 
 def _weights(part: Path, stem: str, variant: str | None) -> list[Path]:
     """The weights of a part: of the variant where it has any, in one file or in several."""
-    for infix in [f".{variant}"] * bool(variant) + [""]:
+    for infix in (f".{variant}", "") if variant else ("",):
         files = [part / f"{stem}{infix}.safetensors"]
         table = part / f"{stem}.safetensors.index{infix}.json"
         if table.is_file():
@@ -126,12 +126,12 @@ def _shards(table: Path) -> Iterable[str]:
 
 def _visible(folder: Path) -> list[Path]:
     """All files below a folder but for hidden ones and texts for people."""
-    found = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    return [p for p in found if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return [p for p in files if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
 
 
 def _first_cause(error: BaseException) -> str:
-    """What happened in the end: what is raised on top of it advises programmers."""
-    while (before := error.__cause__ or error.__context__) is not None:
-        error = before
+    """The first error of a chain; those raised on top of it are advice for programmers."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -208,7 +208,7 @@ class StableDiffusion:
             sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
             time_ids = sizes.to(hidden.dtype).expand(len(z), -1)
             added = {"text_embeds": pooled, "time_ids": time_ids}
-        predicted = self._unet(
+        prediction = self._unet(
             z.to(self.dtype),
             t,
             encoder_hidden_states=hidden,
@@ -216,15 +216,15 @@ class StableDiffusion:
             cross_attention_kwargs={"control": control},
         ).sample.float()
         if not self._predicts_velocity:
-            return predicted
+            return prediction
         alpha = self._alphas.to(self.device)[t].view(-1, 1, 1, 1)
-        return alpha.sqrt() * predicted + (1 - alpha).sqrt() * z
+        return alpha.sqrt() * prediction + (1 - alpha).sqrt() * z
 
 
 def _provides(channels: int, few_steps: bool) -> frozenset[Capability]:
-    provided: set[Capability] = {"self_attention", "residuals"}
+    capabilities: set[Capability] = {"self_attention", "residuals"}
     if channels == INPAINTING_CHANNELS:
-        provided.add("inpainting")
+        capabilities.add("inpainting")
     if few_steps:
-        provided.add("few_steps")
-    return frozenset(provided)
+        capabilities.add("few_steps")
+    return frozenset(capabilities)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.backbone import Ablation, Conditioning, Span
 
-KEPT_PROMPTS = 1024
-"""So many prompts' embeddings are kept in memory, 0.3 GB of SDXL's in half precision."""
+CACHED_PROMPTS = 1024
+"""The most prompts whose embeddings stay in memory, 0.3 GB of SDXL's in half precision."""
 NOTHING = Ablation()
 
 
@@ -59,7 +59,7 @@ class Text:
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             self._texts |= zip(new, self._encode(new), strict=True)
         encoded = torch.stack([self._texts[text] for text in texts]).to(self._device)
-        for text in list(self._texts)[:-KEPT_PROMPTS]:
+        for text in list(self._texts)[:-CACHED_PROMPTS]:
             del self._texts[text]
         shape = (self.max_tokens, self._width)
         hidden_size = shape[0] * shape[1]
@@ -106,17 +106,17 @@ def _zeroed(
 ) -> Tensor:
     """Which positions are zeroed: bool [L]. is_prompt: bool [L], those that are not padding."""
     prompt, ablation = text
-    named = torch.isin(token_ids, torch.tensor(sorted(ablation.ids), dtype=torch.long))
+    zeroed = torch.isin(token_ids, torch.tensor(sorted(ablation.ids), dtype=torch.long))
     if not ablation.spans:
-        return named
+        return zeroed
     tokens = zip(tokenizer.encode(prompt, verbose=False), _offsets(tokenizer, prompt), strict=True)
-    spanned = {
+    span_ids = {
         token
         for token, (start, stop) in tokens
         if any(start < last and first < stop for first, last in ablation.spans)
     }
-    ids = torch.tensor(sorted(spanned), dtype=torch.long)
-    return named | (torch.isin(token_ids, ids) & is_prompt)
+    ids = torch.tensor(sorted(span_ids), dtype=torch.long)
+    return zeroed | (torch.isin(token_ids, ids) & is_prompt)
 
 
 @contextmanager

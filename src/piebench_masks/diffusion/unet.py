@@ -1,4 +1,4 @@
-"""Where a diffusers U-Net's attention layers and ResNet blocks are, and how they are looked at.
+"""The attention layers and ResNet blocks of a diffusers U-Net, and the hooks that control them.
 
 Knows the U-Net's modules and its configuration; must not know prompts or methods.
 """
@@ -27,10 +27,12 @@ def parts(unet: Any) -> tuple[dict[str, Layer], dict[str, Residual]]:
         pairs = zip_longest(module.resnets, getattr(module, "attentions", ()))
         for number, (_, transformer) in enumerate(pairs):
             residuals[f"{stage}.resnets.{number}"] = Residual(block, grid, place)
-            for inner, attends in enumerate(getattr(transformer, "transformer_blocks", ())):
+            for inner, transformer_block in enumerate(
+                getattr(transformer, "transformer_blocks", ())
+            ):
                 name = f"{stage}.attentions.{number}.transformer_blocks.{inner}"
                 layers[f"{name}.attn1.processor"] = Layer(block, "self", grid, place)
-                if attends.attn2 is not None:
+                if transformer_block.attn2 is not None:
                     layers[f"{name}.attn2.processor"] = Layer(block, "cross", grid, place)
                 block += 1
     return layers, residuals
@@ -50,7 +52,7 @@ def _stages(unet: Any) -> Iterator[tuple[Place, int, str, Any]]:
 
 
 def control_attention(unet: Any, layers: dict[str, Layer]) -> None:
-    """Give these layers processors that a control of the call may answer in the place of."""
+    """Give these layers processors that let a call's control answer instead."""
     unet.set_attn_processor(
         {
             name: ControlledProcessor(processor, layers[name]) if name in layers else processor
@@ -61,7 +63,7 @@ def control_attention(unet: Any, layers: dict[str, Layer]) -> None:
 
 @contextmanager
 def seen_residuals(unet: Any, control: AttentionControl | None) -> Iterator[None]:
-    """The U-Net whose ResNet blocks' residuals are what ``control`` makes of them."""
+    """The U-Net with hooks that pass its ResNet blocks' residuals through ``control``."""
 
     def hook(name: str) -> Any:
         return lambda module, args, hidden: control.residual(name, hidden) if control else None

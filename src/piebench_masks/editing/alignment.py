@@ -13,7 +13,7 @@ from torch import Tensor
 from piebench_masks.diffusion.prompt_diff import Compat
 
 Bounds = tuple[float, float]
-"""From and up to which share of the steps."""
+"""The shares of the steps where something starts and where it stops."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Prompt:
     ) -> "Prompt":
         """tokenize: ids with BOS and EOS; token_text: what one id reads.
 
-        exact: words are what white space separates, and have the tokens that they have alone.
-        reference: words are what single blanks separate, and end where the lengths of the tokens'
-        texts have reached theirs: with two blanks in a row or letters of two bytes, elsewhere.
+        exact: white space separates words; a word has the tokens of the word alone.
+        reference: single blanks separate words; a word ends where the summed length of its tokens'
+        texts reaches its own. Two blanks in a row or letters of two bytes shift that place.
         """
         ids = tokenize(text)
         words = text.split() if compat == "exact" else text.split(" ")
         positions: list[list[int]] = [[] for _ in words]
         word, start, length = 0, 1, 0
         if compat == "exact":
-            for word, alone in enumerate(words):
-                stop = start + len(tokenize(alone)) - 2
+            for word, spelling in enumerate(words):
+                stop = start + len(tokenize(spelling)) - 2
                 positions[word] = list(range(start, stop))
                 start = stop
         else:
@@ -62,82 +62,83 @@ class Prompt:
                     word, length = word + 1, 0
         if len(ids) > max_tokens:
             ids = [*ids[: max_tokens - 1], ids[-1]]
-        seen = [[p for p in tokens if p < max_tokens - 1] for tokens in positions]
-        return cls(ids, words, seen, compat)
+        visible = [[p for p in tokens if p < max_tokens - 1] for tokens in positions]
+        return cls(ids, words, visible, compat)
 
     def find(self, word: str) -> list[int]:
-        """The positions of a word's tokens, wherever it stands.
+        """The positions of a word's tokens, at all of its places.
 
-        exact: whatever its case, and the punctuation around it; reference: as it is written.
+        exact: case and the punctuation around a word do not count; reference: they do.
         """
         bare = _bare if self.compat == "exact" else str
-        found = [k for k, other in enumerate(self.words) if bare(other) == bare(word)]
-        return [position for k in found for position in self.positions[k]]
+        indices = [k for k, other in enumerate(self.words) if bare(other) == bare(word)]
+        return [position for k in indices for position in self.positions[k]]
 
 
 @dataclass(frozen=True)
 class Alignment:
-    """How a target's attention to its L text positions is made of the source's and of its own.
+    """A target's attention to its L text positions, as shares of the source's and of the target's.
 
-    source: [L, L], the share that each source position (rows) has in a target position (columns);
-    own: [L], 1 where the target keeps what it has.
+    source_share: [L, L], the share of each source position (rows) in a target position (columns);
+    target_share: [L], 1 where the target keeps its attention, else 0.
     """
 
-    source: Tensor
-    own: Tensor
+    source_share: Tensor
+    target_share: Tensor
 
 
 def refine(source: Prompt, target: Prompt, length: int) -> Alignment:
     """Tokens that both prompts have are matched, new ones keep their own attention.
 
-    By Needleman and Wunsch, with 1 for a match, -1 for a mismatch and nothing for a gap; behind the
-    target's end every position is matched with itself.
+    By Needleman and Wunsch, with 1 for a match, -1 for a mismatch and 0 for a gap. Every position
+    behind the target's end is matched with itself.
     """
-    share, own = torch.zeros(length, length), torch.zeros(length)
+    source_share, target_share = torch.zeros(length, length), torch.zeros(length)
     for j, i in enumerate(_matches(source.ids, target.ids)):
         if i is None:
-            own[j] = 1
+            target_share[j] = 1
         else:
-            share[i, j] = 1
-    behind = torch.arange(len(target.ids), length)
-    share[behind, behind] = 1
-    return Alignment(share, own)
+            source_share[i, j] = 1
+    padding = torch.arange(len(target.ids), length)
+    source_share[padding, padding] = 1
+    return Alignment(source_share, target_share)
 
 
 def replace(source: Prompt, target: Prompt, length: int) -> Alignment | None:
-    """Word stands for word; None unless there are as many. Words that differ share evenly.
+    """Words are matched in their order; None where one prompt has more. The tokens of words that
+    differ share evenly.
 
-    reference: behind the last word that differs every position is matched with itself, although the
+    reference: every position behind the last word that differs is matched with itself, although the
     words before it may have more tokens in one prompt than in the other.
     """
     if len(source.words) != len(target.words):
         return None
-    share = torch.zeros(length, length)
+    source_share = torch.zeros(length, length)
     i = j = 0
     words = zip(source.words, target.words, source.positions, target.positions, strict=True)
-    for word, other, here, there in words:
-        if word == other or not here or not there:
+    for source_word, target_word, rows, columns in words:
+        if source_word == target_word or not rows or not columns:
             continue
-        while i < here[0]:
-            share[i, j] = 1
+        while i < rows[0]:
+            source_share[i, j] = 1
             i, j = i + 1, j + 1
-        if len(here) == len(there):
-            share[here, there] = 1
+        if len(rows) == len(columns):
+            source_share[rows, columns] = 1
         else:
-            share[here[0] : here[-1] + 1, there[0] : there[-1] + 1] = 1 / len(there)
-        i, j = i + len(here), j + len(there)
+            source_share[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] = 1 / len(columns)
+        i, j = i + len(rows), j + len(columns)
     for step in range(length - max(i, j)):
-        share[(j if target.compat == "reference" else i) + step, j + step] = 1
-    nothing = share.sum(dim=0) == 0
-    return Alignment(share, nothing.float() * (target.compat == "exact"))
+        source_share[(j if target.compat == "reference" else i) + step, j + step] = 1
+    unmatched = source_share.sum(dim=0) == 0
+    return Alignment(source_share, unmatched.float() * (target.compat == "exact"))
 
 
 def cross_schedule(
     target: Prompt, steps: int, length: int, default: Bounds, words: Mapping[str, Bounds]
 ) -> Tensor:
-    """At which steps whose attention is the source's: [steps + 1, L] of 0 and 1.
+    """Whether a step replaces a position's attention by the source's: [steps + 1, L] of 0 and 1.
 
-    One step too many, of which the bounds are shares: as published.
+    As published, the schedule has one step too many, and bounds are shares of steps + 1.
     """
     schedule = torch.zeros(steps + 1, length)
     places = torch.arange(length).tolist()
@@ -155,12 +156,15 @@ def _bare(word: str) -> str:
 
 
 def _matches(source: Sequence[int], target: Sequence[int]) -> list[int | None]:
-    """The source's index of every target token; the target's gaps first where it is all one."""
+    """The source's index of every target token, None for a gap.
+
+    From the end on, a tie leaves the target's token without a match.
+    """
     score = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
-    for i, one in enumerate(source, start=1):
-        for j, two in enumerate(target, start=1):
-            both = score[i - 1][j - 1] + (1 if one == two else -1)
-            score[i][j] = max(score[i][j - 1], score[i - 1][j], both)
+    for i, source_id in enumerate(source, start=1):
+        for j, target_id in enumerate(target, start=1):
+            diagonal = score[i - 1][j - 1] + (1 if source_id == target_id else -1)
+            score[i][j] = max(score[i][j - 1], score[i - 1][j], diagonal)
     matches: list[int | None] = [None] * len(target)
     i, j = len(source), len(target)
     while i and j:

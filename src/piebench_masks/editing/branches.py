@@ -20,19 +20,20 @@ class Steering(Protocol):
     """How the source branch steers the edits; asked at step 0, 1, ... in turn."""
 
     def source(self, step: int) -> AttentionControl | None:
-        """For the U-Net call of the B sources, which comes first: it may keep what it sees."""
+        """The control of the B sources' U-Net call, which comes first; it may store features."""
 
     def edit(self, step: int, owner: Tensor, *, negative: bool) -> AttentionControl | None:
-        """For the call of the N edits, of the samples that ``owner`` names, under the target or
-        (negative) under what guidance leads away from.
+        """The control of the N edits' U-Net call; owner: the sample of each.
+
+        negative: whether the text is the one that guidance leads away from, not the target.
         """
 
     def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
-        """The edits [N, 4, h, w] after this step, given each one's source after it."""
+        """y: the edits after this step; source: each one's source after it; both [N, 4, h, w]."""
 
 
-class Kept:
-    """Tensors of B rows under keys, of rows that a control is shown some at a time."""
+class SourceFeatures:
+    """Tensors of B sources by key. Controls store rows as they see them, some at a time."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -52,20 +53,20 @@ class Kept:
 
 
 class Injection(AttentionControl):
-    """Keeps the sources' features (owner is None), or puts the owner's in the place of its own.
+    """Stores the sources' features (owner is None), or replaces the edits' by their sources'.
 
-    projections: which of query, key and value, of self-attention in these transformer blocks.
+    projections: some of query, key and value, of self-attention in these transformer blocks.
     """
 
     def __init__(
         self,
-        kept: Kept,
+        features: SourceFeatures,
         projections: Collection[str],
         blocks: Collection[int],
         owner: Tensor | None,
         resnets: tuple[str, ...] = (),
     ) -> None:
-        self.kept, self.projections, self.blocks = kept, projections, blocks
+        self.features, self.projections, self.blocks = features, projections, blocks
         self.owner, self.resnets = owner, resnets
 
     def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
@@ -73,11 +74,11 @@ class Injection(AttentionControl):
             return None
         if self.owner is None:
             for name in self.projections:
-                self.kept.put((layer, name), self.rows, getattr(projections, name))
+                self.features.put((layer, name), self.rows, getattr(projections, name))
             return None
         owner = self.owner[self.rows]
         query, key, value = (
-            self.kept.get((layer, name), owner)
+            self.features.get((layer, name), owner)
             if name in self.projections
             else getattr(projections, name)
             for name in ("query", "key", "value")
@@ -86,9 +87,9 @@ class Injection(AttentionControl):
 
     def residual(self, name: str, hidden: Tensor) -> Tensor:
         if self.owner is None:
-            self.kept.put(name, self.rows, hidden)
+            self.features.put(name, self.rows, hidden)
             return hidden
-        return self.kept.get(name, self.owner[self.rows])
+        return self.features.get(name, self.owner[self.rows])
 
 
 @torch.inference_mode()
@@ -107,17 +108,17 @@ def sample_edits(
     """Sample N edits of B inverted sources, under masks.
 
     source, target: B prompts; masks: bool [N, h, w]; owner: long [N]. After every step but the last
-    the source's own x takes the place of what lies outside the mask. guidance: its scale, 1 for
-    none. proximal: quantile of the guidance's difference in edit and source together, by which both
-    are cut (Han et al. 2306.05414), so that a source which guidance leads may have one edit only;
-    None: none is.
-    nfe: of each edit with its source branch, which the edits of a sample share.
+    the part outside the mask is replaced by the source's x. guidance: its scale, 1 for none.
+    proximal: the quantile of the absolute guidance differences of edit and source together, at
+    which both are soft-thresholded (Han et al. 2306.05414); it needs one edit for each source
+    under guidance. None: no threshold.
+    nfe: of each edit and its source branch, which the edits of a sample share.
     """
-    everyone = torch.arange(inversion.x.shape[1], device=owner.device)
+    samples = torch.arange(inversion.x.shape[1], device=owner.device)
     trajectory = inversion.trajectory
     y_source = inversion.x[0] if trajectory is None else trajectory[0]
     y = y_source[owner]
-    nfe = torch.zeros(len(everyone), dtype=torch.long)
+    nfe = torch.zeros(len(samples), dtype=torch.long)
     for i, timestep in enumerate(inversion.timesteps):
         negative = inversion.negative[i]
 
@@ -129,29 +130,31 @@ def sample_edits(
         nfe += 1
         # Guidance between equal prompts changes nothing, and is not asked for.
         differs = (source.hidden != negative.hidden).flatten(1).any(dim=1)
-        guided = everyone[differs & (guidance != 1) & (trajectory is None)]
-        away_source = eps_source.clone()
+        guided = samples[differs & (guidance != 1) & (trajectory is None)]
+        eps_negative_source = eps_source.clone()
         if len(guided):
-            away_source[guided] = noise(y_source[guided], negative[guided], None)
+            eps_negative_source[guided] = noise(y_source[guided], negative[guided], None)
             nfe[guided.cpu()] += 1
-        toward_source = eps_source - away_source
+        source_difference = eps_source - eps_negative_source
 
         eps = noise(y, target[owner], steering.edit(i, owner, negative=False))
         nfe += 1
         if guidance != 1:
-            away = noise(y, negative[owner], steering.edit(i, owner, negative=True))
+            eps_negative = noise(y, negative[owner], steering.edit(i, owner, negative=True))
             nfe += 1
-            toward = eps - away
+            difference = eps - eps_negative
             if proximal is not None:
-                both = torch.stack([toward_source[owner], toward])
-                cut = both.abs().transpose(0, 1).flatten(1).quantile(proximal, dim=1)
-                both = both - both.clamp(-cut.view(-1, 1, 1, 1), cut.view(-1, 1, 1, 1))
-                toward_source[owner], toward = both
-            eps = away + guidance * toward
+                differences = torch.stack([source_difference[owner], difference])
+                limit = differences.abs().transpose(0, 1).flatten(1).quantile(proximal, dim=1)
+                differences = differences - differences.clamp(
+                    -limit.view(-1, 1, 1, 1), limit.view(-1, 1, 1, 1)
+                )
+                source_difference[owner], difference = differences
+            eps = eps_negative + guidance * difference
 
         if trajectory is None:
-            eps_source = away_source + guidance * toward_source
-            y_source = inversion.step(i, y_source, eps_source, everyone)
+            eps_source = eps_negative_source + guidance * source_difference
+            y_source = inversion.step(i, y_source, eps_source, samples)
         else:
             y_source = trajectory[i + 1]
         y = steering.blend(i, y_source[owner], inversion.step(i, y, eps, owner))

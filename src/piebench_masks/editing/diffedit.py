@@ -1,6 +1,6 @@
 """DiffEdit (Couairon et al., arXiv 2210.11427): masked denoising of an inverted source.
 
-Any mask will do; the method's own is the map method of the same name. Knows nothing of files.
+Takes any mask; the paper's is the map method of the same name. Knows nothing of files.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from piebench_masks.editing.inversion import Inversion, ddim
 class DiffEdit(Editor):
     """DDIM inversion up to the encoding ratio ``strength``, then sampling under the mask.
 
-    compat: reference does as diffusers' pipeline does: it starts from a draw of the VAE's posterior
-    and puts the source back one level of noise late, so that not even the last step leaves the
-    picture's own latents outside the mask.
+    compat: reference does as diffusers' pipeline does. It starts from a draw of the VAE's
+    posterior. Outside the mask it puts the source at the level before the step, not after it, so
+    that the last step leaves noise there.
     """
 
     version: ClassVar[int] = 1
@@ -76,9 +76,9 @@ class DiffEdit(Editor):
             t = torch.full((len(y),), timestep)
             eps = backbone.predict_noise(y, t, target)
             if self.guidance != 1:
-                away = backbone.predict_noise(y, t, inverted.negative[i][owner])
-                eps = away + self.guidance * (eps - away)
-            kept = inverted.x[i if self.compat == "reference" else i + 1][owner]
-            y = torch.where(masks[:, None], inverted.step(i, y, eps, owner), kept)
+                eps_negative = backbone.predict_noise(y, t, inverted.negative[i][owner])
+                eps = eps_negative + self.guidance * (eps - eps_negative)
+            source_latents = inverted.x[i if self.compat == "reference" else i + 1][owner]
+            y = torch.where(masks[:, None], inverted.step(i, y, eps, owner), source_latents)
         calls = len(inverted.timesteps) * (1 if self.guidance == 1 else 2)
         return Sampled(y, torch.full((len(y),), calls))

@@ -1,4 +1,4 @@
-"""What an editor is: two functions over tensors, what masks share and what they do not.
+"""What an editor is: two functions over tensors, one before the masks and one for each mask.
 
 Knows pictures, prompts and masks; must not know files or where a mask came from.
 """
@@ -66,8 +66,8 @@ class Sources:
 class Edited:
     """N edits: uint8 [N, H, W, 3] on the CPU, at the model's size.
 
-    nfe: how often a network was evaluated for each, long [N]; finite: bool [N], whether an edit
-    came out at all: the picture of another one is black.
+    nfe: network evaluations for each, long [N]; finite: bool [N], whether an edit's latents are
+    finite: if not, its picture is black.
     """
 
     images: Tensor
@@ -76,7 +76,7 @@ class Edited:
 
 
 class Sampled(NamedTuple):
-    """N edits' latents [N, C, h, w], and how often the network was evaluated for each: long [N]."""
+    """N edits' latents [N, C, h, w], and the network evaluations for each: long [N]."""
 
     latents: Tensor
     nfe: Tensor
@@ -86,8 +86,8 @@ class Editor(Protocol):
     """One way to edit. Its settings are its fields, so that they can be set and hashed.
 
     version: raised by hand when its edits change; needs: what it asks of the model, None for an
-    editor that uses none and is given None for one; reads: which of `READABLE` it looks at.
-    Neither function may let one sample, or one mask, change what becomes of another.
+    editor without a model, whose backbone is None; reads: which of `READABLE` it looks at.
+    In both functions the result of a sample and a mask depends on no other sample or mask.
     """
 
     version: ClassVar[int] = 1
@@ -95,7 +95,7 @@ class Editor(Protocol):
     reads: ClassVar[tuple[str, ...]] = READABLE
 
     def invert(self, backbone: Backbone, sources: Sources) -> Any:
-        """All that no mask has a part in; ``.nfe``: evaluations of each sample, long [B]."""
+        """All that does not depend on masks; ``.nfe``: evaluations of each sample, long [B]."""
 
     def edit(
         self, backbone: Backbone, sources: Sources, inverted: Any, masks: Tensor, owner: Tensor
@@ -108,7 +108,7 @@ class Editor(Protocol):
 
 
 class Cost(NamedTuple):
-    """Of one edit: network evaluations and seconds, without and with its mask."""
+    """Network evaluations and seconds of one edit: its inversion, and its sampling under a mask."""
 
     nfe_inverse: int
     nfe_forward: int
@@ -138,7 +138,7 @@ def paint(
 
 
 def decoded(backbone: Backbone, sampled: Sampled) -> Edited:
-    """The pictures of what was sampled; where latents are not finite, a black one."""
+    """The pictures of the latents; a black one where they are not finite."""
     latents, nfe = sampled
     finite = latents.isfinite().flatten(1).all(dim=1).cpu()
     side = backbone.image_size
@@ -157,7 +157,7 @@ def check_needs(
 ) -> None:
     """Raise BenchmarkError unless the model can do what the editor asks of it.
 
-    name, model: what the user calls them.
+    name, model: the user's names of both.
     """
     name = name or type(editor).__name__
     missing = [need for need in editor.needs or () if need not in provides]

@@ -1,4 +1,4 @@
-"""Edits that any other method made: where they lie, and which part of a file is the edit.
+"""Edits of other methods: their folders, and the part of a file that is the edit.
 
 Laid out as in PnP Inversion (Ju et al., ICLR 2024): ``output/<method>/annotation_images/<image>``.
 Knows no model and no metric.
@@ -15,7 +15,7 @@ from piebench_masks.data.images import load_image
 from piebench_masks.errors import BenchmarkError
 
 MaskSource = Literal["none", "predicted", "oracle"]
-"""Under what an edit was made: no mask, one that a method predicted, or the annotated one."""
+"""The mask of an edit: none, one that a method predicted, or the annotated one."""
 
 
 def external_methods(root: Path, methods: Mapping[str, MaskSource] | None) -> dict[str, MaskSource]:

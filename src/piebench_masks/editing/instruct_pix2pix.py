@@ -37,12 +37,12 @@ class Encoded:
 
 @dataclass(frozen=True)
 class InstructPix2Pix(Editor):
-    """InstructPix2Pix as an editor. What has no instruction is edited by its target prompt.
+    """InstructPix2Pix as an editor. A sample without an instruction is edited by its target prompt.
 
     id: a hub name, or the folder of a pipeline; rows: of the U-Net in one block, of which an edit
     takes three; guidance: by the instruction; image_guidance: by the source. Every edit starts from
-    the same noise, drawn with ``seed``. Of the run's model it takes the device, and adds to its
-    counts. Raises BenchmarkError where there is no such model.
+    the same noise, drawn with ``seed``. It runs on the device of the run's model, and adds to that
+    model's counts. Raises BenchmarkError where there is no such model.
     """
 
     version: ClassVar[int] = 1
@@ -91,39 +91,43 @@ class InstructPix2Pix(Editor):
     ) -> Sampled:
         """Masks are brought to the size of the model's own latents."""
         pipeline, model = self._loaded(backbone)
-        both = zip(sources.instructions, sources.target_prompts, strict=True)
-        text = model.encode_prompts([asked.strip() or target for asked, target in both]).hidden
-        nothing = model.encode_prompts([""]).hidden
+        texts = zip(sources.instructions, sources.target_prompts, strict=True)
+        text = model.encode_prompts(
+            [instruction.strip() or target for instruction, target in texts]
+        ).hidden
+        empty_prompt = model.encode_prompts([""]).hidden
         x0 = inverted.posterior.mean
-        inside = F.interpolate(masks[:, None].float(), x0.shape[-2:], mode="nearest-exact").bool()
+        latent_masks = F.interpolate(
+            masks[:, None].float(), x0.shape[-2:], mode="nearest-exact"
+        ).bool()
 
-        def sample(x0: Tensor, text: Tensor, inside: Tensor) -> Tensor:
+        def sample(x0: Tensor, text: Tensor, mask: Tensor) -> Tensor:
             # Each has a generator of its own, and so the noise that it would get alone.
             generators = [torch.Generator().manual_seed(self.seed) for _ in x0]
             draws = [torch.randn(x0.shape[1:], generator=generator) for generator in generators]
             noise = torch.stack(draws).to(x0)
 
-            def keep(_: Any, step: int, timestep: Tensor, now: dict[str, Tensor]) -> Any:
+            def composite(_: Any, step: int, timestep: Tensor, state: dict[str, Tensor]) -> Any:
                 following = pipeline.scheduler.timesteps[step + 1 : step + 2]
                 if len(following):
-                    outside = pipeline.scheduler.add_noise(x0, noise, following)
-                    now["latents"] = torch.where(inside, now["latents"], outside.to(text))
-                return now
+                    source_latents = pipeline.scheduler.add_noise(x0, noise, following)
+                    state["latents"] = torch.where(mask, state["latents"], source_latents.to(text))
+                return state
 
             return pipeline(
                 prompt_embeds=text,
-                negative_prompt_embeds=nothing.expand_as(text),
+                negative_prompt_embeds=empty_prompt.expand_as(text),
                 image=x0 / pipeline.vae.config.scaling_factor,
                 latents=noise.to(text),
                 generator=generators,
                 num_inference_steps=self.steps,
                 guidance_scale=self.guidance,
                 image_guidance_scale=self.image_guidance,
-                callback_on_step_end=keep,
+                callback_on_step_end=composite,
                 output_type="latent",
             ).images.float()
 
-        latents = Blocks(self._edits_at_once).map(sample, x0[owner], text[owner], inside)
+        latents = Blocks(self._edits_at_once).map(sample, x0[owner], text[owner], latent_masks)
         rows = 3 if pipeline.do_classifier_free_guidance else 1
         nfe = torch.full((len(owner),), rows * len(pipeline.scheduler.timesteps))
         backbone.counts["unet_rows"] += int(nfe.sum())
@@ -145,7 +149,7 @@ class InstructPix2Pix(Editor):
 
     @cached_property
     def _models(self) -> dict[torch.device, tuple[Any, StableDiffusion]]:
-        """The pipeline, and its networks one by one, on the devices that they were asked for."""
+        """The pipeline and its networks, by device."""
         return {}
 
     def _loaded(self, backbone: Backbone) -> tuple[Any, StableDiffusion]:

@@ -24,9 +24,9 @@ class Inversion:
 
     levels: K + 1, noisiest first; x: [K + 1, B, 4, h, w] at these, x[K] = x0; negative: K of B rows
     each, what guidance leads away from.
-    trajectory: [K + 1, B, 4, h, w], which the source branch follows, mostly x itself; None: it is
-    what sampling from x[0] gives. noise: [K, B, 4, h, w], what is added after every step, of
-    ``variance`` [K]; None: nothing.
+    trajectory: [K + 1, B, 4, h, w], the path of the source branch, mostly x itself; None: the
+    branch is sampled from x[0]. noise: [K, B, 4, h, w], added after every step, of ``variance``
+    [K]; None: no noise.
     nfe: long [B], U-Net evaluations.
     """
 
@@ -40,7 +40,7 @@ class Inversion:
 
     @property
     def timesteps(self) -> list[float]:
-        """Where the network is asked, K, noisiest first."""
+        """The time steps of the network's calls, K, noisiest first."""
         return [level.timestep for level in self.levels[:-1]]
 
     def __getitem__(self, index: Tensor) -> "Inversion":
@@ -65,11 +65,11 @@ Invert = Callable[..., Inversion]
 """One of this module's functions, or one with some of its settings filled in."""
 
 
-def require(inversion: Invert, editor: str, *known: Invert) -> None:
-    """Raise BenchmarkError unless ``inversion`` is one of those that the editor is known with."""
+def require(inversion: Invert, editor: str, *supported: Invert) -> None:
+    """Raise BenchmarkError unless ``inversion`` is one of the ``supported``."""
     function = getattr(inversion, "func", inversion)  # of a partial
-    if function not in known:
-        names = " or ".join(f"inversion={each.__name__}" for each in known)
+    if function not in supported:
+        names = " or ".join(f"inversion={each.__name__}" for each in supported)
         raise BenchmarkError(
             f"inversion={function.__name__} is none for editor {editor}: choose {names}, or leave "
             f"{editor} out"
@@ -96,17 +96,17 @@ def ddim(
     for i in reversed(range(count)):
         eps = backbone.predict_noise(x[0], torch.full((len(x0),), levels[i].timestep), source)
         x.insert(0, ddim_step(x[0], eps, levels[i + 1], levels[i]))
-    nothing = backbone.encode_prompts([""] * len(x0))
+    empty_prompt = backbone.encode_prompts([""] * len(x0))
     nfe = torch.full((len(x0),), count)
-    return Inversion(levels, torch.stack(x), [nothing] * count, nfe)
+    return Inversion(levels, torch.stack(x), [empty_prompt] * count, nfe)
 
 
 def direct(
     backbone: Backbone, x0: Tensor, source: Conditioning, *, steps: int, guidance: float
 ) -> Inversion:
-    """PnP Inversion (Ju et al. 2310.01506): the source branch is put back on x at every step.
+    """PnP Inversion (Ju et al. 2310.01506): the source branch returns to x at every step.
 
-    The published offsets do just that, at three further U-Net evaluations a step.
+    The published offsets have the same effect, at three further U-Net evaluations a step.
     """
     inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
     return replace(inverted, trajectory=inverted.x)
@@ -131,14 +131,14 @@ def null_text(
     inner_steps: int = 10,
     epsilon: float = 1e-5,
 ) -> Inversion:
-    """Null-text inversion (Mokady et al. 2211.09794): what guidance leads away from is optimised.
+    """Null-text inversion (Mokady et al. 2211.09794) optimises the text that guidance leads from.
 
-    At every step, until guided sampling reproduces x to a mean squared error of epsilon + 2e-5 i,
-    by at most inner_steps of Adam. A forward pass with its gradient counts as one evaluation.
+    Every step takes at most inner_steps of Adam, until guided sampling reproduces x to a mean
+    squared error of epsilon + 2e-5 i. A forward pass with its gradient counts as one evaluation.
     """
     inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
     negative, nfe, y = inverted.negative[0], inverted.nfe.clone(), inverted.x[0]
-    every = torch.arange(len(x0), device=x0.device)
+    samples = torch.arange(len(x0), device=x0.device)
     optimised = []
     for i, timestep in enumerate(inverted.timesteps):
         t = torch.full((len(x0),), timestep)
@@ -147,8 +147,8 @@ def null_text(
             backbone, inverted, i, y, conditional, negative, guidance, inner_steps, epsilon
         )
         negative = Conditioning(hidden, negative.pooled)
-        away = backbone.predict_noise(y, t, negative)
-        y = inverted.step(i, y, away + guidance * (conditional - away), every)
+        eps_negative = backbone.predict_noise(y, t, negative)
+        y = inverted.step(i, y, eps_negative + guidance * (conditional - eps_negative), samples)
         optimised.append(negative)
         nfe += 2 + evaluations
     return replace(inverted, negative=optimised, nfe=nfe)
@@ -167,26 +167,28 @@ def _reproducing(
 ) -> tuple[Tensor, Tensor]:
     """Hidden states [B, L, D] that make step i lead to x, and evaluations [B] that it took."""
     with torch.inference_mode(mode=False), torch.enable_grad():
-        y, wanted, conditional = y.clone(), inverted.x[i + 1].clone(), conditional.clone()
+        y, x_next, conditional = y.clone(), inverted.x[i + 1].clone(), conditional.clone()
         pooled, hidden = negative.pooled.clone(), negative.hidden.float().clone()
         rows = [row.requires_grad_() for row in hidden.unbind()]
         adam = torch.optim.Adam(rows, lr=1e-2 * (1 - i / 100))
-        evaluations, going = torch.zeros(len(y), dtype=torch.long), list(range(len(y)))
+        evaluations, active = torch.zeros(len(y), dtype=torch.long), list(range(len(y)))
         for _ in range(inner_steps):
-            if not going:
+            if not active:
                 break
             adam.zero_grad()
-            text = torch.stack([rows[b] for b in going]).to(negative.hidden.dtype)
-            t = torch.full((len(going),), inverted.timesteps[i])
-            away = backbone.predict_noise(y[going], t, Conditioning(text, pooled[going]))
-            eps = away + guidance * (conditional[going] - away)
-            reached = ddim_step(y[going], eps, inverted.levels[i], inverted.levels[i + 1])
-            losses = (reached - wanted[going]).square().flatten(1).mean(dim=1)
+            text = torch.stack([rows[b] for b in active]).to(negative.hidden.dtype)
+            t = torch.full((len(active),), inverted.timesteps[i])
+            eps_negative = backbone.predict_noise(y[active], t, Conditioning(text, pooled[active]))
+            eps = eps_negative + guidance * (conditional[active] - eps_negative)
+            y_next = ddim_step(y[active], eps, inverted.levels[i], inverted.levels[i + 1])
+            losses = (y_next - x_next[active]).square().flatten(1).mean(dim=1)
             losses.sum().backward()
             adam.step()
-            evaluations[going] += 1
-            allowed = epsilon + 2e-5 * i
-            going = [b for b, loss in zip(going, losses.tolist(), strict=True) if loss >= allowed]
+            evaluations[active] += 1
+            tolerance = epsilon + 2e-5 * i
+            active = [
+                b for b, loss in zip(active, losses.tolist(), strict=True) if loss >= tolerance
+            ]
         return torch.stack(rows).detach().to(negative.hidden.dtype), evaluations
 
 
@@ -203,9 +205,8 @@ def edit_friendly(
 ) -> Inversion:
     """Edit-friendly DDPM inversion (Huberman-Spiegelglas et al. 2304.06140).
 
-    Every level of x has noise of its own, and the noise of the steps between them is what is left
-    between x and the mean that the source prompt predicts. skip: share of the
-    steps, the noisiest, that is left out.
+    Every level of x has noise of its own. The noise of a step is the difference between x and the
+    mean that the source prompt predicts. skip: the share of the steps, the noisiest, to leave out.
     """
     levels = backbone.levels(steps)
     generator = torch.Generator().manual_seed(seed)
@@ -214,8 +215,8 @@ def edit_friendly(
     noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
     x = torch.stack([*noised, x0])
 
-    first = round(skip * steps)
-    levels, x = levels[first:], x[first:]
+    start = round(skip * steps)
+    levels, x = levels[start:], x[start:]
     count = len(levels) - 1
     eps = backbone.predict_noise(
         x[:-1].flatten(0, 1),
@@ -230,6 +231,6 @@ def edit_friendly(
         ]
     )
     noise[-1] = 0  # the last step adds none
-    nothing = backbone.encode_prompts([""] * len(x0))
+    empty_prompt = backbone.encode_prompts([""] * len(x0))
     nfe = torch.full((len(x0),), count)
-    return Inversion(levels, x, [nothing] * count, nfe, x, noise, variance)
+    return Inversion(levels, x, [empty_prompt] * count, nfe, x, noise, variance)

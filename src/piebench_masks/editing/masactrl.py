@@ -11,7 +11,7 @@ from torch import Tensor
 
 from piebench_masks.diffusion.attention import AttentionControl
 from piebench_masks.diffusion.backbone import Backbone, Capability
-from piebench_masks.editing.branches import Injection, Kept, sample_edits
+from piebench_masks.editing.branches import Injection, SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
@@ -20,10 +20,10 @@ from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, re
 class MasaCtrl(Editor):
     """MasaCtrl as an editor, with the inversions ``ddim`` and ``direct``.
 
-    The source is inverted and sampled without a prompt: that is the method. From step start_step
-    on, and from transformer block start_block on (a share of the U-Net's: 10 of Stable Diffusion's
-    16), the edit's self-attention takes keys and values of its source's row, with and without the
-    target prompt. Raises BenchmarkError for other inversions.
+    As published, the source is inverted and sampled without a prompt. From step start_step and
+    transformer block start_block on, the edit's self-attention takes the keys and values of its
+    source, with and without the target prompt. start_block: a share of the U-Net's blocks, 10 of
+    Stable Diffusion's 16. Raises BenchmarkError for other inversions.
     """
 
     version: ClassVar[int] = 1
@@ -41,8 +41,8 @@ class MasaCtrl(Editor):
 
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
         x0 = sources.encoded.mean
-        nothing = backbone.encode_prompts([""] * len(x0))
-        return self.inversion(backbone, x0, nothing, steps=self.steps, guidance=self.guidance)
+        empty_prompt = backbone.encode_prompts([""] * len(x0))
+        return self.inversion(backbone, x0, empty_prompt, steps=self.steps, guidance=self.guidance)
 
     def edit(
         self,
@@ -84,7 +84,7 @@ class _Mutual:
 
     def __init__(self, sources: int, start_step: int, blocks: range) -> None:
         self.start_step, self.blocks = start_step, blocks
-        self.kept = Kept(sources)
+        self.features = SourceFeatures(sources)
 
     def source(self, step: int) -> AttentionControl | None:
         return self._injection(step, None)
@@ -98,4 +98,4 @@ class _Mutual:
     def _injection(self, step: int, owner: Tensor | None) -> AttentionControl | None:
         if step < self.start_step:
             return None
-        return Injection(self.kept, ("key", "value"), self.blocks, owner)
+        return Injection(self.features, ("key", "value"), self.blocks, owner)

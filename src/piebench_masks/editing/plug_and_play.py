@@ -12,7 +12,7 @@ from torch import Tensor
 from piebench_masks.diffusion.attention import AttentionControl
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.ddim import ddim_step
-from piebench_masks.editing.branches import Injection, Kept, sample_edits
+from piebench_masks.editing.branches import Injection, SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
 
@@ -21,12 +21,13 @@ from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, re
 class PlugAndPlay(Editor):
     """Plug-and-Play as an editor, with the inversions ``ddim`` and ``direct``.
 
-    The source branch has no prompt and follows a trajectory: with ``direct`` the inversion's own,
-    with ``ddim`` what sampling from its noisiest latents gives, by the source prompt, unguided.
-    attention_share: of the steps, the first ones, in which the edit has the queries and keys of its
-    source's self-attention on the U-Net's way up, but for its first layer; feature_share: in which
-    it has the residual of the second ResNet block there. Raises BenchmarkError for other
-    inversions.
+    The source branch has no prompt and follows a trajectory. With ``direct`` that is the
+    inversion's; with ``ddim`` it is sampled from the noisiest latents, with the source prompt and
+    without guidance.
+    attention_share: the share of the steps, from the first on, in which the edit has the queries
+    and keys of its source's self-attention on the U-Net's way up, except in the first layer;
+    feature_share: likewise for the residual of the second ResNet block there. Raises
+    BenchmarkError for other inversions.
     """
 
     version: ClassVar[int] = 1
@@ -101,17 +102,17 @@ class _PluggedIn:
         self, backbone: Backbone, sources: int, *, attention_steps: int, feature_steps: int
     ) -> None:
         # The first ResNet block on the way up with attention before it, and what follows it.
-        first = min(layer.block for layer in backbone.layers.values() if layer.place == "up")
+        first_block = min(layer.block for layer in backbone.layers.values() if layer.place == "up")
         name, residual = next(
             (name, residual)
             for name, residual in backbone.residuals.items()
-            if residual.place == "up" and residual.block > first
+            if residual.place == "up" and residual.block > first_block
         )
         self.resnets = (name,)
         count = 1 + max(layer.block for layer in backbone.layers.values())
         self.blocks = range(residual.block, count)
         self.attention_steps, self.feature_steps = attention_steps, feature_steps
-        self.kept = Kept(sources)
+        self.features = SourceFeatures(sources)
 
     def source(self, step: int) -> AttentionControl | None:
         return self._features(step, None)
@@ -124,7 +125,7 @@ class _PluggedIn:
 
     def _features(self, step: int, owner: Tensor | None) -> AttentionControl:
         return Injection(
-            self.kept,
+            self.features,
             ("query", "key"),
             self.blocks if step < self.attention_steps else (),
             owner,

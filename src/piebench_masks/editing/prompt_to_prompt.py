@@ -20,7 +20,7 @@ from piebench_masks.diffusion.attention import (
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
-from piebench_masks.editing.branches import Kept, sample_edits
+from piebench_masks.editing.branches import SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion
 from piebench_masks.errors import BenchmarkError
@@ -33,15 +33,15 @@ BLEND_FROM = 0.2
 class PromptToPrompt(Editor):
     """Prompt-to-Prompt as an editor.
 
-    alignment: replace takes word for word where both prompts have as many words, else refine.
-    cross_replace, self_replace: up to which share of the steps the attention to the text, and that
-    of the picture to itself, is the source's; cross_replace_words: bounds of its own for a word.
-    self_replace_side: up to which share of the latents' side self-attention is replaced.
-    reweight: factor of the attention to the second blended word. blend_threshold: what part of the
-    largest attention to the blended words makes a place of the edit differ from its source; None:
-    every place may. proximal: see `sample_edits`.
-    compat: reference finds words as the published code does (`alignment`), and leaves the source as
-    it is where no blended word is found.
+    alignment: replace matches word by word where both prompts have as many words, else refine.
+    cross_replace, self_replace: the share of the steps, from the first on, in which cross-attention
+    and self-attention are the source's; cross_replace_words: the bounds of single words.
+    self_replace_side: the largest side, as a share of the latents', at which self-attention is
+    replaced. reweight: factor of the attention to the second blended word. blend_threshold: the
+    edit may differ from its source where the attention to the blended words is above this share of
+    the largest; None: everywhere. proximal: see `sample_edits`.
+    compat: reference finds words as the published code does (`alignment`), and gives the source
+    itself where no blended word is found.
     Raises BenchmarkError for shares that are not from 0 to 1.
     """
 
@@ -104,7 +104,7 @@ class PromptToPrompt(Editor):
         plans = self.plans(backbone, sources)
         guided = not all(torch.equal(text.hidden, source.hidden) for text in inverted.negative)
         if self.proximal is not None and guided and inverted.trajectory is None:
-            # What is cut off the source's guidance depends on the edit: to each its own source.
+            # The threshold on the source's guidance depends on the edit: each gets its own source.
             plans = [plans[b] for b in owner.tolist()]
             inverted, source, target = inverted[owner], source[owner], target[owner]
             owner = torch.arange(len(owner), device=owner.device)
@@ -138,8 +138,8 @@ class PromptToPrompt(Editor):
         )
 
     def plans(self, backbone: Backbone, sources: Sources) -> list["Plan"]:
-        """How the edits of each sample are to attend."""
-        said = zip(
+        """The attention of each sample's edits."""
+        texts = zip(
             sources.source_prompts, sources.target_prompts, sources.blended_words, strict=True
         )
         return [
@@ -149,7 +149,7 @@ class PromptToPrompt(Editor):
                 blended,
                 backbone.max_tokens,
             )
-            for source, target, blended in said
+            for source, target, blended in texts
         ]
 
     def parse(self, backbone: Backbone, text: str) -> Prompt:
@@ -175,8 +175,8 @@ class PromptToPrompt(Editor):
             weights[target.find(blended_words[-1])] = self.reweight
         blends = bool(blended_words) and (self.compat == "reference" or bool(words.any()))
         return Plan(
-            schedule[:, None] * weights * aligned.source,
-            schedule * weights * aligned.own + 1 - schedule,
+            schedule[:, None] * weights * aligned.source_share,
+            schedule * weights * aligned.target_share + 1 - schedule,
             words,
             torch.tensor(blends),
         )
@@ -186,14 +186,14 @@ class PromptToPrompt(Editor):
 class Plan:
     """How the edits of a sample attend to their L text positions, and where they may differ.
 
-    share: [S + 1, L, L], at every step what each source position (rows) contributes to a target
-    position (columns); own: [S + 1, L], and what the target's own attention does; words: [2, L],
-    which positions of the source and of the target are the blended word; blends: whether there is
-    one to look for.
+    source_share: [S + 1, L, L], the factor of each source position (rows) in a target position
+    (columns) at every step; target_share: [S + 1, L], that of the target's own attention; words:
+    [2, L], 1 at the positions of the blended word in source and target; blends: whether there is a
+    blended word.
     """
 
-    share: Tensor
-    own: Tensor
+    source_share: Tensor
+    target_share: Tensor
     words: Tensor
     blends: Tensor
 
@@ -201,9 +201,10 @@ class Plan:
 class AttentionSteering:
     """Prompt-to-Prompt's part in `sample_edits`, for N edits of the B samples that have a plan.
 
-    cross_steps: up to which step any plan replaces cross-attention; self_steps, self_queries: up to
-    which, and up to how many places, self-attention is replaced.
-    Holds the source's attention of one step, and the blended words' maps summed over all.
+    cross_steps: the step where the last plan stops to replace cross-attention; self_steps,
+    self_queries: the step where self-attention stops to be replaced, and the most places it has
+    where it is. Holds the source's attention of one step, and the blended words' maps summed over
+    all.
     """
 
     def __init__(
@@ -223,8 +224,8 @@ class AttentionSteering:
         self._self_steps, self._self_queries = self_steps, self_queries
         self._map_size = map_size
         self._plan = Plan(
-            torch.stack([plan.share for plan in plans]).to(owner.device),
-            torch.stack([plan.own for plan in plans]).to(owner.device),
+            torch.stack([plan.source_share for plan in plans]).to(owner.device),
+            torch.stack([plan.target_share for plan in plans]).to(owner.device),
             torch.stack([plan.words for plan in plans]).to(owner.device),
             torch.stack([plan.blends for plan in plans]).to(owner.device),
         )
@@ -246,8 +247,8 @@ class AttentionSteering:
             AttentionRecorder(self._plan.words[owner, 1], self._map_size),
             self._source,
             owner,
-            self._plan.share[:, step],
-            self._plan.own[:, step],
+            self._plan.source_share[:, step],
+            self._plan.target_share[:, step],
         )
         return self._edit
 
@@ -257,17 +258,17 @@ class AttentionSteering:
         if self._threshold is None or step < int(BLEND_FROM * self._steps):
             return y
         size = (y.shape[-2], y.shape[-1])
-        differs = blend_masks(self.source_maps, size, self._threshold)[self._owner]
-        differs = differs | blend_masks(self.edit_maps, size, self._threshold)
-        differs = differs | ~self._plan.blends[self._owner, None, None]
-        return torch.where(differs[:, None], y, source)
+        editable = blend_masks(self.source_maps, size, self._threshold)[self._owner]
+        editable = editable | blend_masks(self.edit_maps, size, self._threshold)
+        editable = editable | ~self._plan.blends[self._owner, None, None]
+        return torch.where(editable[:, None], y, source)
 
 
 class SourceAttention(AttentionControl):
-    """Looks on while the B sources are sampled and keeps, for one step, what their edits are given.
+    """Stores the B sources' attention at one step, for their edits.
 
-    cross: each layer's probabilities [B, heads, Q, L]; own: query and key [B, 2, heads, Q, d] of
-    the self-attention layers with at most ``self_queries`` places.
+    cross_attention: each layer's probabilities [B, heads, Q, L]; query_key: query and key
+    [B, 2, heads, Q, d] of the self-attention layers with at most ``self_queries`` places.
     """
 
     def __init__(
@@ -275,7 +276,8 @@ class SourceAttention(AttentionControl):
     ) -> None:
         self.recorder = recorder
         self.keeps_cross, self.self_queries = keeps_cross, self_queries
-        self.cross, self.own = Kept(len(recorder.maps)), Kept(len(recorder.maps))
+        self.cross_attention = SourceFeatures(len(recorder.maps))
+        self.query_key = SourceFeatures(len(recorder.maps))
 
     def select(self, rows: Tensor) -> None:
         super().select(rows)
@@ -285,17 +287,17 @@ class SourceAttention(AttentionControl):
         if layer.is_cross:
             self.recorder.attend(layer, projections)
             if self.keeps_cross:
-                self.cross.put(layer, self.rows, projections.probabilities)
+                self.cross_attention.put(layer, self.rows, projections.probabilities)
         elif projections.queries <= self.self_queries:
             pair = torch.stack([projections.query, projections.key], dim=1)
-            self.own.put(layer, self.rows, pair)
+            self.query_key.put(layer, self.rows, pair)
 
 
 class EditAttention(AttentionControl):
-    """Gives N edits, at one step, the attention that their sources had.
+    """Gives N edits the attention of their sources at one step.
 
-    owner: [N]; share: [B, L, L]; own: [B, L]. What is recorded is what the edit attends with in the
-    end, as in the published code.
+    owner: [N]; source_share: [B, L, L]; target_share: [B, L]. As in the published code, the
+    attention is recorded after its replacement.
     """
 
     def __init__(
@@ -303,11 +305,11 @@ class EditAttention(AttentionControl):
         recorder: AttentionRecorder,
         source: SourceAttention,
         owner: Tensor,
-        share: Tensor,
-        own: Tensor,
+        source_share: Tensor,
+        target_share: Tensor,
     ) -> None:
         self.recorder, self.source = recorder, source
-        self.owner, self.share, self.own = owner, share, own
+        self.owner, self.source_share, self.target_share = owner, source_share, target_share
 
     def select(self, rows: Tensor) -> None:
         super().select(rows)
@@ -315,17 +317,17 @@ class EditAttention(AttentionControl):
 
     def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
         sample = self.owner[self.rows]
-        if layer in self.source.own:
-            query, key = self.source.own.get(layer, sample).unbind(dim=1)
+        if layer in self.source.query_key:
+            query, key = self.source.query_key.get(layer, sample).unbind(dim=1)
             return F.scaled_dot_product_attention(
                 query, key, projections.value, scale=projections.scale
             )
-        if layer not in self.source.cross:
+        if layer not in self.source.cross_attention:
             self.recorder.attend(layer, projections)
             return None
         probabilities = (
-            self.source.cross.get(layer, sample) @ self.share[sample, None]
-            + projections.probabilities * self.own[sample, None, None]
+            self.source.cross_attention.get(layer, sample) @ self.source_share[sample, None]
+            + projections.probabilities * self.target_share[sample, None, None]
         )
         if projections.queries == self.recorder.maps[0].numel():
             self.recorder.add(probabilities)
@@ -333,9 +335,9 @@ class EditAttention(AttentionControl):
 
 
 def blend_masks(maps: Tensor, size: tuple[int, int], threshold: float) -> Tensor:
-    """Maps [B, g, g] of a word -> bool [B, h, w]: where it is looked at, or next to there.
+    """Maps [B, g, g] of a word -> bool [B, h, w]: the places that look at it, and their neighbours.
 
-    Nowhere for a map without anything in it.
+    A map of zeros gives no place.
     """
     widened = F.max_pool2d(maps[:, None], kernel_size=3, stride=1, padding=1)
     widened = F.interpolate(widened, size=size)[:, 0]

@@ -17,16 +17,16 @@ from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, deco
 from piebench_masks.errors import BenchmarkError
 
 TIMESTEPS = {4: (799, 599, 399, 199), 3: (799, 499, 199)}
-"""T, where the U-Net is asked, by number of steps."""
+"""T, the time steps of the U-Net's calls, by number of steps."""
 NOISE_TIMESTEPS = {4: (599, 399, 199), 3: (599, 299)}
-"""Where the source is noised to: shifted against T, and shorter by one."""
+"""The time steps of the source's noise: shifted against T, and shorter by one."""
 LAST_NORM_CAP = 15.5
 """Cap on ||z|| at the last step, for latents of 4 * 64 * 64 elements."""
 
 
 @dataclass(frozen=True)
 class Inversion:
-    """The source branch, which no mask has a part in; K steps, B samples.
+    """The source branch, which does not depend on masks; K steps, B samples.
 
     x: [K + 1, B, 4, h, w], the source at every level; u: [K, B, 4, h, w], the mean that the source
     prompt predicts from it; first_target: [B, 4, h, w], the mean that the target prompt predicts
@@ -139,25 +139,27 @@ def edited(
     w: float,
 ) -> Iterator[Tensor]:
     """The edit branch: y after every step, [N, 4, h, w]. Arguments as in `Editor.edit`."""
-    every = torch.arange(len(masks), device=owner.device)
-    painted, nobody = every[masks.flatten(1).any(dim=1)], every[:0]
+    edits = torch.arange(len(masks), device=owner.device)
+    painted, no_edits = edits[masks.flatten(1).any(dim=1)], edits[:0]
     y = inversion.x[0][owner]
     for i in range(steps):
         last = i == steps - 1
         x_next, u = inversion.x[i + 1][owner], inversion.u[i][owner]
-        # Where y is still the source's x, at the first step and under an empty mask, its mean
-        # under the source prompt is u; and what an empty mask hides need not be known.
+        # At the first step and under an empty mask y is still the source's x, and its mean under
+        # the source prompt is u. Under an empty mask the target's mean has no effect.
         mu_source, mu_target = u.clone(), inversion.first_target[owner]
-        by_source = painted if i > 0 else nobody
-        by_target = every if last else by_source
-        if len(rows := torch.cat([by_source, by_target])):
+        source_rows = painted if i > 0 else no_edits
+        target_rows = edits if last else source_rows
+        if len(rows := torch.cat([source_rows, target_rows])):
             eps = backbone.predict_noise(
                 y[rows],
                 torch.full((len(rows),), TIMESTEPS[steps][i]),
-                Conditioning.cat([source[owner[by_source]], target[owner[by_target]]]),
+                Conditioning.cat([source[owner[source_rows]], target[owner[target_rows]]]),
             )
             mu = _mu(backbone, y[rows], eps, steps, i)
-            mu_source[by_source], mu_target[by_target] = mu.split([len(by_source), len(by_target)])
+            mu_source[source_rows], mu_target[target_rows] = mu.split(
+                [len(source_rows), len(target_rows)]
+            )
         coeff = inversion.coeff[i][owner]
         y = coeff * x_next + (mu_source - coeff * u) + w * (mu_target - mu_source)
         if not last:
@@ -166,8 +168,8 @@ def edited(
 
 
 def _prompts(backbone: Backbone, sources: Sources) -> tuple[Conditioning, Conditioning]:
-    both = backbone.encode_prompts([*sources.source_prompts, *sources.target_prompts])
-    return both[: len(both) // 2], both[len(both) // 2 :]
+    conditioning = backbone.encode_prompts([*sources.source_prompts, *sources.target_prompts])
+    return conditioning[: len(conditioning) // 2], conditioning[len(conditioning) // 2 :]
 
 
 def _mu(backbone: Backbone, x: Tensor, eps: Tensor, steps: int, i: int) -> Tensor:

@@ -58,7 +58,7 @@ def on_this_machine(
         cfg = replace(run.cfg, threads=threads)
         return [partial(_Process, stage_of, cfg, name, run.identities) for name in names]
 
-    with shared_out(starts, _wait) as workers, in_process(run) as here:
+    with shared_out(starts, _wait) as workers, in_process(run) as local_executor:
         started = False
 
         def execute(stage: Stage, batches: Sequence[Batch]) -> Iterator[Outcome]:
@@ -68,19 +68,19 @@ def on_this_machine(
                 yield from workers(stage, batches)
             else:
                 with _threads(threads):  # as a worker would have: their number changes rounding
-                    yield from here(stage, batches)
+                    yield from local_executor(stage, batches)
 
         yield execute
 
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
+    previous_count = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(previous_count)
 
 
 @contextmanager
@@ -100,19 +100,19 @@ class _Process:
     ) -> None:
         self.place = device
         context = get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self.connection, worker_end = context.Pipe()
         # Daemons are ended with their parent, however that ends in an orderly way.
-        arguments = theirs, stage_of, cfg, device, dict(identities)
+        arguments = worker_end, stage_of, cfg, device, dict(identities)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
         # Ctrl-C is for the main process, which ends this one: blocked signals are inherited. What
         # multiprocessing starts before its first process would unblock them again.
         resource_tracker.ensure_running()
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        signal_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
+            signal.pthread_sigmask(signal.SIG_SETMASK, signal_mask)
+        worker_end.close()
 
     def send(self, message: Message) -> None:
         with suppress(OSError):
@@ -133,12 +133,16 @@ class _Process:
 
 
 def _wait(workers: Sequence[_Process]) -> list[_Process]:
-    answering = connection.wait([worker.connection for worker in workers])
-    return [worker for worker in workers if worker.connection in answering]
+    ready = connection.wait([worker.connection for worker in workers])
+    return [worker for worker in workers if worker.connection in ready]
 
 
 def _work(
-    theirs: Connection, stage_of: StageOf, cfg: Settings, device: str, identities: dict[str, Any]
+    worker_end: Connection,
+    stage_of: StageOf,
+    cfg: Settings,
+    device: str,
+    identities: dict[str, Any],
 ) -> None:
     inbox: Queue[Any] = Queue()
     sending = Lock()
@@ -147,13 +151,13 @@ def _work(
         """Always, so that the main process never waits for this one to take what it sends."""
         try:
             while True:
-                inbox.put(theirs.recv())
+                inbox.put(worker_end.recv())
         except (EOFError, OSError):
             os._exit(1)  # the main process has gone
 
-    def answer(what: Answer) -> None:
+    def answer(message: Answer) -> None:
         with suppress(OSError), sending:
-            theirs.send(what)
+            worker_end.send(message)
 
     Thread(target=receive, daemon=True).start()
     serve(lambda: Run(cfg, device, identities), stage_of, inbox, answer)

@@ -99,14 +99,14 @@ def _connect(ray: ModuleType, address: str, debug: bool) -> None:
 
 def _room(ray: ModuleType, num_gpus: float, threads: int, actors: int | None) -> int:
     """How many actors to start; BenchmarkError where the cluster is too small for them."""
-    has = ray.cluster_resources()
-    gpus, cpus = has.get("GPU", 0), has.get("CPU", 0)
-    fit = int(min(gpus / num_gpus if num_gpus else cpus, cpus / threads))
-    count = actors or (fit if num_gpus else 0)
-    if not 0 < count <= fit:
+    resources = ray.cluster_resources()
+    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 0)
+    limit = int(min(gpus / num_gpus if num_gpus else cpus, cpus / threads))
+    count = actors or (limit if num_gpus else 0)
+    if not 0 < count <= limit:
         raise BenchmarkError(
-            f"The Ray cluster has {gpus:g} GPUs and {cpus:g} CPUs: room for {fit} actors with "
-            f"executor.num_gpus={num_gpus:g} threads={threads}. Set executor.actors to 1..{fit}"
+            f"The Ray cluster has {gpus:g} GPUs and {cpus:g} CPUs: room for {limit} actors with "
+            f"executor.num_gpus={num_gpus:g} threads={threads}. Set executor.actors to 1..{limit}"
             + (", or compute on CPUs: executor.num_gpus=0 executor.actors=N" if num_gpus else "")
         )
     return count
@@ -159,10 +159,10 @@ def _run_like(origin: _Origin, cfg: Settings, device: str) -> Run:
                 "the absolute path of a folder that every node has mounted in the same place."
             )
     versions = provenance()["versions"]
-    if other := [f"{k} {v}" for k, v in versions.items() if origin.versions[k] != v]:
+    if changes := [f"{k} {v}" for k, v in versions.items() if origin.versions[k] != v]:
         raise BenchmarkError(
-            f"{node} has {', '.join(other)}, this machine "
-            f"{', '.join(origin.versions[entry.split()[0]] for entry in other)}: results would "
+            f"{node} has {', '.join(changes)}, this machine "
+            f"{', '.join(origin.versions[entry.split()[0]] for entry in changes)}: results would "
             "depend on the node. Install the same constraints.txt everywhere."
         )
     return Run(cfg, device, origin.identities)
@@ -179,7 +179,7 @@ class _Actor:
         self.actor = life.remote(make, stage_of)
         self.messages: list[Message] = []
         self.call: Any = None
-        self.placed = False
+        self.is_placed = False
 
     def send(self, message: Message) -> None:
         self.messages.append(message)
@@ -196,7 +196,7 @@ class _Actor:
             answer: Answer = self.ray.get(call)
         except self.ray.exceptions.RayError as error:
             raise WorkerDiedError(str(error).strip().splitlines()[-1].strip()) from error
-        self.placed = True
+        self.is_placed = True
         return answer
 
     def stop(self) -> None:
@@ -206,6 +206,6 @@ class _Actor:
 def _wait(ray: ModuleType, workers: Sequence[_Actor]) -> list[_Actor]:
     calls = [worker.answering() for worker in workers]
     answering, _ = ray.wait(calls, num_returns=1, timeout=PATIENCE_SECONDS)
-    if not answering and not any(worker.placed for worker in workers):
+    if not answering and not any(worker.is_placed for worker in workers):
         log.warning("the Ray cluster has no room for an actor yet: %s", ray.available_resources())
     return [worker for worker, call in zip(workers, calls, strict=True) if call in answering]

@@ -137,12 +137,14 @@ def shared_out(starts: Callable[[], Sequence[Start[W]]], wait: Wait[W]) -> Itera
     def replace(seat: _Seat, error: WorkerDiedError) -> None:
         log.warning("the worker on %s died (%s); its batches are redone", seat.worker.place, error)
         seat.worker.stop()
-        blamed = [id(batch) for batch in seat.batches] or [id(seat)]
-        deaths.update(blamed)
-        if max(deaths[cause] for cause in blamed) > RESTARTS:
-            over = f"over sample {seat.batches[0][0].sample.id}" if seat.batches else "at the start"
+        suspects = [id(batch) for batch in seat.batches] or [id(seat)]
+        deaths.update(suspects)
+        if max(deaths[cause] for cause in suspects) > RESTARTS:
+            occasion = (
+                f"over sample {seat.batches[0][0].sample.id}" if seat.batches else "at the start"
+            )
             raise BenchmarkError(
-                f"Workers died {RESTARTS + 1} times {over}, the last on {seat.worker.place} "
+                f"Workers died {RESTARTS + 1} times {occasion}, the last on {seat.worker.place} "
                 f"({error}; killed, or out of memory?). Lower batch_size or model.rows, or leave "
                 "that device or node out. Finished items are kept."
             ) from error

@@ -46,8 +46,8 @@ class Centre(Baseline):
 
     def __call__(self, record: Record) -> Tensor:
         soft_map = torch.zeros(record.map_size, record.map_size)
-        inside = slice(record.map_size // 4, record.map_size - record.map_size // 4)
-        soft_map[inside, inside] = 1.0
+        box = slice(record.map_size // 4, record.map_size - record.map_size // 4)
+        soft_map[box, box] = 1.0
         return soft_map
 
 

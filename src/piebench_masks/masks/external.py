@@ -36,13 +36,13 @@ class External(MapMethod):
         """[g, g]: as the picture, squeezed to a square, and at most as large as the model's."""
         if record.external is None:
             raise MapError(f"no mask of sample {record.scene.id} was given to an external method")
-        given, most = record.external[None, None], record.scene.image.shape[0]
-        side = min(max(given.shape[-2:]), most)
-        if given.shape[-2:] == (side, side):
-            return given[0, 0]
-        if min(given.shape[-2:]) >= side:
-            return F.interpolate(given, (side, side), mode="area")[0, 0]
-        return F.interpolate(given, (side, side), mode="bilinear")[0, 0]
+        mask, max_side = record.external[None, None], record.scene.image.shape[0]
+        side = min(max(mask.shape[-2:]), max_side)
+        if mask.shape[-2:] == (side, side):
+            return mask[0, 0]
+        if min(mask.shape[-2:]) >= side:
+            return F.interpolate(mask, (side, side), mode="area")[0, 0]
+        return F.interpolate(mask, (side, side), mode="bilinear")[0, 0]
 
 
 def external_methods(knows: Mapping[str, Knows], **settings: Any) -> dict[str, MapMethod]:

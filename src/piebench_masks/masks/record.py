@@ -55,8 +55,8 @@ class Recording:
 
     def attention_to(self, text: str) -> dict[int, Tensor]:
         """As ``cross_attention``, of the rows' queries and another text's keys."""
-        asked = "" if text == "own" else f", texts=({text!r},)"
-        return self._array(f"attention to {text}", f"cross_attention=(16,){asked}")
+        texts = "" if text == "own" else f", texts=({text!r},)"
+        return self._array(f"attention to {text}", f"cross_attention=(16,){texts}")
 
     @property
     def self_attention(self) -> dict[int, Tensor]:

@@ -1,6 +1,6 @@
-"""Which U-Net rows the needs of many methods and samples come to, and the one call for all.
+"""The U-Net rows that the needs of many methods and samples add up to, and the one call for all.
 
-Equal rows are computed once; what is recorded of a row is what anybody asked of it.
+Equal rows are computed once, and record what any of the needs asks of them.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Cell:
 def cells(
     needs: Needs, texts: SceneTexts, sample: int, *, num_repeat: int, strength: float
 ) -> list[Cell]:
-    """What one method's or post-processor's needs come to for one sample. Raises PromptError."""
+    """The cells of one method's or post-processor's needs for one sample. Raises PromptError."""
     return [
         Cell(
             condition,
@@ -62,7 +62,7 @@ def cells(
             _tracks(part, texts),
             texts.weights(condition)
             if part.attention or part.cross_attention
-            else torch.zeros(texts.most_tokens),
+            else torch.zeros(texts.max_tokens),
             texts.tokens(condition),
         )
         for part in needs.parts
@@ -81,9 +81,9 @@ def _tracks(needs: Needs, texts: SceneTexts) -> dict[str, frozenset[Track]]:
     if needs.attention:
         tracks["attention"] = frozenset({Track("changed", "map")})
     for text in needs.texts if needs.cross_attention else ():
-        other = None if text == "own" else texts.encoded(text)
+        other_text = None if text == "own" else texts.encoded(text)
         tracks[f"attention to {text}"] = frozenset(
-            Track("cross", grid, needs.heads, needs.words, text=other)
+            Track("cross", grid, needs.heads, needs.words, text=other_text)
             for grid in needs.cross_attention
         )
     if needs.self_attention:
@@ -96,13 +96,13 @@ def _tracks(needs: Needs, texts: SceneTexts) -> dict[str, frozenset[Track]]:
 
 
 class Answers:
-    """What the model says to all rows, from one batched U-Net call. No rows: nothing is called."""
+    """The model's answers for all rows, from one batched U-Net call; no call without rows."""
 
     def __init__(
         self,
         backbone: Backbone | None,
         posterior: Posterior | None,
-        asked: Sequence[Cell],
+        request: Sequence[Cell],
         *,
         sample_mode: SampleMode,
         seed: int,
@@ -110,12 +110,12 @@ class Answers:
     ) -> None:
         weights: dict[Row, Tensor] = {}
         tracks: dict[Row, frozenset[Track]] = {}
-        for cell in asked:
+        for cell in request:
             for row in cell.rows:
                 weights[row] = torch.maximum(cell.weights, weights.get(row, cell.weights))
                 tracks[row] = tracks.get(row, frozenset()).union(*cell.tracks.values())
         self._index = {row: i for i, row in enumerate(weights)}
-        if not asked:
+        if not request:
             return
         if backbone is None or posterior is None:
             raise BenchmarkError("a method needs the model: give soft_maps backbone and posterior")
@@ -135,15 +135,17 @@ class Answers:
                 for row, level in zip(rows, levels, strict=True)
             ]
         )
-        others = [track.text for row in rows for track in tracks[row] if track.text is not None]
-        distinct = dict.fromkeys([row.text for row in rows] + others)
+        other_texts = [
+            track.text for row in rows for track in tracks[row] if track.text is not None
+        ]
+        distinct = dict.fromkeys([row.text for row in rows] + other_texts)
         texts = {text: i for i, text in enumerate(distinct)}
         conditioning = backbone.encode_prompts(*zip(*texts, strict=True))
         self._recorder = Recorder(
             [tracks[row] for row in rows],
             torch.stack(list(weights.values())).to(backbone.device),
             backbone.map_size,
-            {text: conditioning.hidden[texts[text]] for text in others},
+            {text: conditioning.hidden[texts[text]] for text in other_texts},
         )
         self._noise = backbone.predict_noise(
             latents,
@@ -153,13 +155,13 @@ class Answers:
         ).cpu()
         self._latents = latents.cpu()
 
-    def recordings(self, asked: Sequence[Cell]) -> dict[tuple[str, float | None], Recording]:
-        """What these cells asked for, and nothing that others did."""
+    def recordings(self, request: Sequence[Cell]) -> dict[tuple[str, float | None], Recording]:
+        """The recordings that these cells ask for, without those of other cells."""
         recordings: dict[tuple[str, float | None], Recording] = {}
-        for cell in asked:
-            where = cell.condition, cell.level
-            arrays = dict(recordings[where].arrays) if where in recordings else {}
-            recordings[where] = self._recording(cell, arrays)
+        for cell in request:
+            key = cell.condition, cell.level
+            arrays = dict(recordings[key].arrays) if key in recordings else {}
+            recordings[key] = self._recording(cell, arrays)
         return recordings
 
     def _recording(self, cell: Cell, arrays: dict[str, Any]) -> Recording:

@@ -61,7 +61,7 @@ def soft_maps(
     side = backbone.map_size if backbone else map_size
     if side is None:
         raise BenchmarkError("soft_maps needs a backbone, or a map_size for maps without one")
-    shown = {
+    visible_scenes = {
         (name, i): scene.as_known(method.knows)
         for i, scene in enumerate(scenes)
         for name, method in methods.items()
@@ -70,7 +70,7 @@ def soft_maps(
         (name, i): _tried(
             name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat
         )
-        for (name, i), scene in shown.items()
+        for (name, i), scene in visible_scenes.items()
     }
     answers = Answers(
         backbone,
@@ -83,21 +83,21 @@ def soft_maps(
 
     def soft_map(name: str, i: int) -> Tensor | BenchmarkError:
         plan = plans[name, i]
-        given = external[name][i] if external and name in external else None
+        external_mask = external[name][i] if external and name in external else None
         if isinstance(plan, BenchmarkError):
             return plan
-        if isinstance(given, BenchmarkError):
-            return given
+        if isinstance(external_mask, BenchmarkError):
+            return external_mask
 
         def record(part: list[Cell]) -> Record:
             return Record(
-                scene=shown[name, i],
+                scene=visible_scenes[name, i],
                 map_size=side,
                 seed=_sample_seed(seed, scenes[i].id),
                 recordings=answers.recordings(part),
                 compat=compat,
                 device=backbone.device if backbone else torch.device(device),
-                external=given,
+                external=external_mask,
                 tokenize=backbone.tokenize if backbone else None,
             )
 

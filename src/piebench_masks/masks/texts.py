@@ -25,7 +25,7 @@ class SceneTexts:
 
     def __init__(self, backbone: Backbone, scene: Scene, compat: Compat) -> None:
         self._backbone, self._scene, self._compat = backbone, scene, compat
-        self.most_tokens = backbone.max_tokens
+        self.max_tokens = backbone.max_tokens
 
     @cached_property
     def _ids(self) -> tuple[list[int], list[int]]:
@@ -34,7 +34,7 @@ class SceneTexts:
 
     @cached_property
     def _diff(self) -> PromptDiff:
-        return prompt_diff(*self._ids, max_tokens=self.most_tokens, compat=self._compat)
+        return prompt_diff(*self._ids, max_tokens=self.max_tokens, compat=self._compat)
 
     def encoded(self, text: Condition | Text) -> Encoded:
         """What the text encoders are given."""
@@ -51,10 +51,10 @@ class SceneTexts:
         return texts[name], Ablation()
 
     def weights(self, condition: Condition) -> Tensor:
-        """What sums over text positions to the mean over the changed words: [L]."""
+        """Weights [L] that turn a sum over text positions into the mean over the changed words."""
         side = condition if condition in ("source", "target") else self._diff.probe
         if side == self._diff.probe:
-            return token_weights(self._diff, self.most_tokens)
+            return token_weights(self._diff, self.max_tokens)
         source, target = (self.tokens(name) for name in ("source", "target"))
         columns = [
             column
@@ -62,9 +62,9 @@ class SceneTexts:
             if tag != "equal"
             for column in (range(i1, i2) if side == "source" else range(j1, j2))
         ]
-        return token_weights(PromptDiff(side, tuple(columns), ()), self.most_tokens)
+        return token_weights(PromptDiff(side, tuple(columns), ()), self.max_tokens)
 
     def tokens(self, text: Condition | Text) -> tuple[int, ...]:
         """Its ids, with BOS and EOS, as many as the model sees."""
-        ids, most = self._backbone.tokenize(self.encoded(text)[0]), self.most_tokens
-        return (*ids[: most - 1], ids[-1]) if len(ids) > most else tuple(ids)
+        ids = self._backbone.tokenize(self.encoded(text)[0])
+        return (*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids)

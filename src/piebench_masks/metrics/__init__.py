@@ -25,8 +25,8 @@ class Metric(Protocol):
     It may also have
     ``version: ClassVar[int]``, raised by hand whenever its numbers change (of this package only:
     of code from elsewhere the source enters the key);
-    ``reads: ClassVar[tuple[str, ...]]``, what it looks at of ``READS``, all if it does not say:
-    it is shown no more, and scored anew where one of them changes;
+    ``reads: ClassVar[tuple[str, ...]]``, the members of ``READS`` that it looks at, all by default:
+    it is shown no others, and scored anew where one of them changes;
     ``load() -> None``, which loads its networks, so that what is wrong with them ends a run at its
     start; ``identity() -> Any``, content hashes of the files that it loads, or their names on a
     hub with their revision, for its settings that name weights.
@@ -41,7 +41,7 @@ class Metric(Protocol):
 
 
 def reads_of(metric: Metric) -> tuple[str, ...]:
-    """What of ``READS`` a metric looks at."""
+    """The members of ``READS`` that a metric looks at."""
     reads: tuple[str, ...] = getattr(metric, "reads", READS)
     return reads
 
@@ -52,7 +52,7 @@ def load(metric: Metric) -> None:
 
 
 def scores_of(metric: Metric, case: EditCase, edited: np.ndarray) -> Mapping[str, np.ndarray]:
-    """What a metric makes of what it reads; BenchmarkError if that is not what it promised."""
+    """A metric's scores of a case; BenchmarkError if they are not those of its columns."""
     scores = metric(case.as_read(reads_of(metric)), edited)
     if scores.keys() != metric.columns.keys():
         raise BenchmarkError(

@@ -42,26 +42,26 @@ class EditCase:
 
     def as_read(self, reads: Collection[str]) -> "EditCase":
         """The case without what is not in ``reads``, of ``READS``."""
-        shown = self
+        case = self
         if "target_image" not in reads:
-            shown = replace(shown, target=None)
+            case = replace(case, target=None)
         if "prompts" not in reads:
-            shown = replace(shown, source_prompt="", target_prompt="")
+            case = replace(case, source_prompt="", target_prompt="")
         if "mask" not in reads:
-            shown = replace(shown, mask=None)
-        return shown
+            case = replace(case, mask=None)
+        return case
 
     def on(self, device: torch.device, edited: np.ndarray) -> CaseTensors:
         """The source, its edits uint8 [V, H, W, 3] and the parts to score, on a device."""
         masks: dict[Part, np.ndarray] = {"whole": np.ones(self.source.shape[:2], dtype=bool)}
         if self.mask is not None:
             masks |= {"outside": ~self.mask, "inside": self.mask}
-        scored = {SUFFIXES[part]: mask for part, mask in masks.items() if mask.any()}
+        masks_by_suffix = {SUFFIXES[part]: mask for part, mask in masks.items() if mask.any()}
         return CaseTensors(
             source=torch.from_numpy(self.source).to(device),
             edited=torch.from_numpy(edited).to(device),
-            masks=torch.from_numpy(np.stack(list(scored.values()))).to(device),
-            suffixes=tuple(scored),
+            masks=torch.from_numpy(np.stack(list(masks_by_suffix.values()))).to(device),
+            suffixes=tuple(masks_by_suffix),
         )
 
 
@@ -76,6 +76,6 @@ def score_parts(
     edits, parts = len(case.edited), len(case.masks)
     part, edit = torch.cartesian_prod(torch.arange(parts), torch.arange(edits)).unbind(1)
     scores = blocks.map(score, edit, part).double().cpu().numpy().reshape(parts, edits)
-    found = dict(zip(case.suffixes, scores, strict=True))
+    values = dict(zip(case.suffixes, scores, strict=True))
     missing = np.full(edits, np.nan)
-    return {f"{name}{suffix}": found.get(suffix, missing) for suffix in SUFFIXES.values()}
+    return {f"{name}{suffix}": values.get(suffix, missing) for suffix in SUFFIXES.values()}

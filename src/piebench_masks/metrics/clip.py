@@ -52,21 +52,23 @@ class Clip:
     def columns(self) -> Mapping[str, Column]:
         published = self.name == "clip"
         label = "CLIP" if published else self.name
-        other = "" if published else ", by encoders of the data set's own, not comparable with CLIP"
-        scored = f"agreement with the target prompt{other}, 0 to 100."
+        qualifier = (
+            "" if published else ", by encoders of the data set's own, not comparable with CLIP"
+        )
+        agreement = f"agreement with the target prompt{qualifier}, 0 to 100."
         return {
             f"{self.name}_whole": Column(
                 f"{label} whole",
                 "up",
                 role="edit",
-                meaning=f"The whole picture's {scored}",
+                meaning=f"The whole picture's {agreement}",
                 bounds=(0, 100),
             ),
             f"{self.name}_edited": Column(
                 f"{label} edited",
                 "up",
                 role="edit",
-                meaning=f"The annotated part's {scored}",
+                meaning=f"The annotated part's {agreement}",
                 part="inside",
                 bounds=(0, 100),
             ),
@@ -74,7 +76,7 @@ class Clip:
                 f"{label} source",
                 "up",
                 headline=False,
-                meaning=f"The unedited picture's agreement with the source prompt{other}, 0 to "
+                meaning=f"The unedited picture's agreement with the source prompt{qualifier}, 0 to "
                 "100.",
             ),
         }
@@ -136,17 +138,17 @@ class Clip:
         The source image with the source prompt is the same for every variant.
         """
         images = [case.source, *edited]
-        if masked := case.mask is not None and bool(case.mask.any()):
+        if has_mask := case.mask is not None and bool(case.mask.any()):
             images += list(edited * case.mask[..., None])
         source_text, target_text = self.embed_prompts([case.source_prompt, case.target_prompt])
-        source, *others = self.embed_images(images)
+        source, *embeddings = self.embed_images(images)
         # Products row by row: a matrix product rounds by how many rows it has.
-        cosine = (torch.stack(others) * target_text).sum(dim=-1)
+        cosine = (torch.stack(embeddings) * target_text).sum(dim=-1)
         score = 100 * cosine.clamp(min=0).double().cpu().numpy()
         count = len(edited)
         return {
             f"{self.name}_whole": score[:count],
-            f"{self.name}_edited": score[count:] if masked else np.full(count, np.nan),
+            f"{self.name}_edited": score[count:] if has_mask else np.full(count, np.nan),
             f"{self.name}_source": np.full(count, 100 * max(0.0, (source @ source_text).item())),
         }
 
@@ -168,8 +170,8 @@ class Clip:
         that is what the model reads a prompt by, its score says nothing about the prompt.
         """
         tokenizer = self._open_clip[2]
-        whole = tokenizer(list(prompts), context_length=LONGEST_PROMPT)
+        tokens = tokenizer(list(prompts), context_length=LONGEST_PROMPT)
         return self._blocks.map(
             lambda block: F.normalize(self.network.encode_text(block.to(self.device)), dim=-1),
-            whole[:, : tokenizer.context_length],
+            tokens[:, : tokenizer.context_length],
         )

@@ -81,22 +81,25 @@ class Column:
             return float("nan")
         if self.statistic == "median":
             return float(np.median(finite))
-        total = lost = 0.0  # Kahan's sum: the one of pandas' groups, to the bit
+        total = compensation = 0.0  # Kahan's sum: the one of pandas' groups, to the bit
         for value in finite.tolist():
-            term = value - lost
-            raised = total + term
-            total, lost = raised, raised - total - term
+            term = value - compensation
+            next_total = total + term
+            total, compensation = next_total, next_total - total - term
         return total / len(finite)
 
     def note(self, values: ArrayLike) -> str:
         """The sentence under a table about infinite values, empty if there are none."""
         numbers = np.asarray(values, dtype=float)
-        count, infinite = np.count_nonzero(~np.isnan(numbers)), np.count_nonzero(np.isinf(numbers))
-        if not infinite:
+        count, infinite_count = (
+            np.count_nonzero(~np.isnan(numbers)),
+            np.count_nonzero(np.isinf(numbers)),
+        )
+        if not infinite_count:
             return ""
-        known = f"edits {self.infinite}" if self.infinite else "values are infinite"
+        description = f"edits {self.infinite}" if self.infinite else "values are infinite"
         left_out = f"left out of the {self.statistic} and its interval"
-        return f"{self.label}: {infinite} of {count} {known}; they are {left_out}."
+        return f"{self.label}: {infinite_count} of {count} {description}; they are {left_out}."
 
 
 def column_of(role: Role, columns: Mapping[str, Column], valued: Collection[str]) -> str | None:
@@ -122,10 +125,10 @@ def write_columns(path: Path, columns: Mapping[str, Column]) -> None:
 def read_columns(path: Path) -> dict[str, Column]:
     """The columns of a finished run; BenchmarkError if the file is missing or damaged."""
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_text(encoding="utf-8"))
         return {
             name: Column(**fields | {"bounds": fields["bounds"] and tuple(fields["bounds"])})
-            for name, fields in stored.items()
+            for name, fields in entries.items()
         }
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise BenchmarkError(

@@ -130,8 +130,8 @@ class Lpips:
         """Unit-length features of all layers for uint8 [B, H, W, 3] under bool [B, H, W]."""
         from lpips import normalize_tensor
 
-        masked = images.movedim(-1, 1) / 255 * masks[:, None]
-        layers = self.network.net(self.network.scaling_layer(2 * masked - 1))
+        pixels = images.movedim(-1, 1) / 255 * masks[:, None]
+        layers = self.network.net(self.network.scaling_layer(2 * pixels - 1))
         return [normalize_tensor(layer) for layer in layers]
 
 

@@ -69,10 +69,10 @@ class Pixel:
             ]
             return torch.stack([*mse, *similarity], dim=1).unflatten(1, (2, len(masks)))
 
-        found = self._blocks.map(score, images).cpu().numpy()
+        scores = self._blocks.map(score, images).cpu().numpy()
         values = {name: np.full(len(edited), np.nan) for name in self.columns}
         for number, suffix in enumerate(suffixes):
-            mse, similarity = found[:, 0, number], found[:, 1, number]
+            mse, similarity = scores[:, 0, number], scores[:, 1, number]
             with np.errstate(divide="ignore"):
                 psnr = -10 * np.log10(mse)
             values |= {f"mse{suffix}": mse, f"psnr{suffix}": psnr, f"ssim{suffix}": similarity}

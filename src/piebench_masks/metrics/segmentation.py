@@ -76,13 +76,13 @@ def sweep_scores(soft: np.ndarray, levels: np.ndarray, target: np.ndarray) -> di
     reached = nested(soft, levels[order])
     inner, inner_target = reached[1:-1, 1:-1], target[1:-1, 1:-1]
     tolerance = BOUNDARY_TOLERANCE * float(np.hypot(*target.shape))
-    found = {
+    scores = {
         **ratios(reached, n, target),
         "dice_inner": ratios(inner, n, inner_target)["dice"],
         "boundary_f": boundary_f(inner, n, inner_target, tolerance),
     }
     place = np.argsort(order)
-    return {name: values[place] for name, values in found.items()}
+    return {name: values[place] for name, values in scores.items()}
 
 
 def nested(soft: np.ndarray, levels: np.ndarray) -> np.ndarray:
@@ -125,22 +125,22 @@ def boundary_f(reached: np.ndarray, n: int, target: np.ndarray, tolerance: float
     ]
     within = slice(reach, height - reach), slice(reach, width - reach)
 
-    near = np.zeros((height, width), dtype=bool)
+    neighbourhood = np.zeros((height, width), dtype=bool)
     for step in disk:
-        near.reshape(-1)[points + step] = True
-    close = low[near[within]], high[near[within]]
+        neighbourhood.reshape(-1)[points + step] = True
+    near_extremes = low[neighbourhood[within]], high[neighbourhood[within]]
     sizes = _spans(low, high, n)
-    precision = _spans(*close, n) / np.maximum(sizes, 1)
+    precision = _spans(*near_extremes, n) / np.maximum(sizes, 1)
 
     # Every mask is a bit of 64-bit words; row k has the first k of them set.
     first = np.packbits(np.tri(n + 1, 64 * (n // 64 + 1), -1, dtype=bool), axis=1).view(np.uint64)
     outlines = np.zeros((height, width, first.shape[1]), dtype=np.uint64)
-    outlines[within][near[within]] = first[close[0]] ^ first[close[1]]
-    met = np.zeros((len(points), first.shape[1]), dtype=np.uint64)
+    outlines[within][neighbourhood[within]] = first[near_extremes[0]] ^ first[near_extremes[1]]
+    hit_words = np.zeros((len(points), first.shape[1]), dtype=np.uint64)
     for step in disk:
-        met |= outlines.reshape(-1, first.shape[1]).take(points + step, axis=0)
-    matched = np.unpackbits(met.view(np.uint8), axis=1, count=n).sum(axis=0)
-    recall = matched / max(len(points), 1)
+        hit_words |= outlines.reshape(-1, first.shape[1]).take(points + step, axis=0)
+    hits = np.unpackbits(hit_words.view(np.uint8), axis=1, count=n).sum(axis=0)
+    recall = hits / max(len(points), 1)
 
     f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return np.where((sizes == 0) & (len(points) == 0), 1, f).astype(np.float32)
@@ -173,17 +173,17 @@ def average_precision(soft: np.ndarray, target: np.ndarray) -> float:
 def _counts(reached: np.ndarray, target: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [n] of each mask that are in the target too, and all of each mask."""
     pixels = np.bincount((2 * reached + target).ravel(), minlength=2 * n + 2).reshape(-1, 2)
-    inside = pixels[::-1].cumsum(axis=0)[-2::-1]
-    return inside[:, 1], inside.sum(axis=1)
+    counts = pixels[::-1].cumsum(axis=0)[-2::-1]
+    return counts[:, 1], counts.sum(axis=1)
 
 
 def _extremes(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Minimum and maximum [H, W] of a pixel and its neighbours to the right, below, and both."""
-    found = []
+    extremes = []
     for pick in (np.minimum, np.maximum):
         down = pick(image, np.concatenate([image[1:], image[-1:]]))
-        found.append(pick(down, np.concatenate([down[:, 1:], down[:, -1:]], axis=1)))
-    return found[0], found[1]
+        extremes.append(pick(down, np.concatenate([down[:, 1:], down[:, -1:]], axis=1)))
+    return extremes[0], extremes[1]
 
 
 def _spans(low: np.ndarray, high: np.ndarray, n: int) -> np.ndarray:

@@ -121,11 +121,11 @@ class Structure:
         divisor = {"0..1": 255, "0..255": 1}[self.input_range]
         pixels = images.movedim(-1, 1) / divisor * masks[:, None]
         pixels = normalize(resize(pixels, [224], max_size=480), IMAGENET_MEAN, IMAGENET_STD)
-        found: list[Tensor] = []
-        handle = self._keys.register_forward_hook(lambda module, given, keys: found.append(keys))
+        outputs: list[Tensor] = []
+        handle = self._keys.register_forward_hook(lambda module, inputs, keys: outputs.append(keys))
         try:
             self.network(pixels, interpolate_pos_encoding=True)
         finally:
             handle.remove()
-        keys = F.normalize(found[0], dim=-1)
+        keys = F.normalize(outputs[0], dim=-1)
         return keys @ keys.mT

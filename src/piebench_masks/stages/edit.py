@@ -22,9 +22,9 @@ from piebench_masks.store import Folder
 VERSION = 3
 KEYS = ["item", "mask"]
 COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward"]
-"""Of one edit: U-Net evaluations and wall time, without and with its mask."""
+"""U-Net evaluations and wall time of one edit: its inversion, and its sampling under a mask."""
 STAMP = ["size", "mtime_ns"]
-"""Of an edit's file when it was written: as long as they are the same, it need not be read."""
+"""Size and time of an edit's file when it was written: while they are equal, it is not read."""
 NOT_FINITE = (
     "its latents are not finite: the weights hold NaN, or the precision overflowed (use a "
     "model.dtype with more range)"
@@ -33,7 +33,7 @@ NOT_FINITE = (
 
 @once
 def edit_folder(run: Run, editor: str) -> Folder:
-    """The edits of the editor that is called so, keyed by its own settings and not by its name."""
+    """The edits of an editor, keyed by its settings and not by its name."""
     parameters: dict[str, Any] = {
         "version": VERSION,
         "editor": run.identity(f"editor.{editor}"),
@@ -110,8 +110,8 @@ class Edit:
                 todo = distinct(variants.of(sample, self.editor))
                 if not everything:
                     item = edit_item(self.run, self.editor, sample)
-                    whole = list(pool.map(is_whole, [item] * len(todo), todo))
-                    todo = [v for v, there in zip(todo, whole, strict=True) if not there]
+                    presence = list(pool.map(is_whole, [item] * len(todo), todo))
+                    todo = [v for v, present in zip(todo, presence, strict=True) if not present]
                 if todo:
                     work.append(Work(sample, tuple(todo)))
         return work
@@ -139,10 +139,10 @@ class Edit:
         ]
 
     def store(self, batch: Batch, computed: list[Painted]) -> list[Failure]:
-        """Pictures first: a cost without its picture would be of none."""
+        """Pictures first, so that no cost is stored without its picture."""
         pictures, costs, failures = {}, [], []
-        asked = [(work.sample, variant) for work in batch for variant in work.todo]
-        for (sample, variant), (picture, cost) in zip(asked, computed, strict=True):
+        edits = [(work.sample, variant) for work in batch for variant in work.todo]
+        for (sample, variant), (picture, cost) in zip(edits, computed, strict=True):
             if picture is None:
                 failures.append(Failure(self.name, sample.id, str(variant), NOT_FINITE))
                 continue

@@ -38,9 +38,9 @@ class Source:
 
 
 def load_sources(run: Run, samples: Sequence[Sample], *, encoded: bool) -> list[Source]:
-    """What there is of the samples in files; network and device are left alone.
+    """The samples' scenes and stored posteriors, from files alone.
 
-    encoded: whether posteriors will be asked for.
+    encoded: whether posteriors are needed.
     """
 
     def load(sample: Sample) -> Source:
@@ -53,14 +53,21 @@ def load_sources(run: Run, samples: Sequence[Sample], *, encoded: bool) -> list[
 
 def posteriors(run: Run, sources: Sequence[Source]) -> Posterior:
     """Mean and std, each [B,4,h,w]; what is not stored yet is encoded in one batch and stored."""
-    stored = {source.name: source.moments for source in sources if source.moments is not None}
-    images = {source.name: source.scene.image for source in sources if source.name not in stored}
+    moments_by_name = {
+        source.name: source.moments for source in sources if source.moments is not None
+    }
+    images = {
+        source.name: source.scene.image for source in sources if source.name not in moments_by_name
+    }
     if images:
-        fresh = run.backbone.encode_images(torch.stack(list(images.values())))
+        posterior = run.backbone.encode_images(torch.stack(list(images.values())))
         for row, name in enumerate(images):
-            stored[name] = {"mean": fresh.mean[row].cpu(), "std": fresh.std[row].cpu()}
-            latents_folder(run).write_tensors(name, stored[name])
-    moments = [stored[source.name] for source in sources]
+            moments_by_name[name] = {
+                "mean": posterior.mean[row].cpu(),
+                "std": posterior.std[row].cpu(),
+            }
+            latents_folder(run).write_tensors(name, moments_by_name[name])
+    moments = [moments_by_name[source.name] for source in sources]
     mean, std = (torch.stack([each[part] for each in moments]) for part in ("mean", "std"))
     return Posterior(mean.to(run.device), std.to(run.device))
 

@@ -28,7 +28,7 @@ READS: dict[Knows, tuple[str, ...]] = {
     "instruction": ("image", "prompts", "instruction"),
     "annotation": ("image", "prompts", "blended_word", "instruction", "mask"),
 }
-"""What of a sample a method of each leak level is shown, and so names its maps by."""
+"""The sample fields that a method of each leak level is shown; its maps are named by them."""
 
 
 @once
@@ -139,7 +139,7 @@ class Maps:
 
     def load(self, batch: Batch) -> tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]]:
         """The samples' pictures and posteriors, and the masks of them that were made elsewhere."""
-        methods = self._asked(batch)
+        methods = self._batch_methods(batch)
         samples = [work.sample for work in batch]
         external = {
             name: [_external_mask(self.run, name, sample) for sample in samples]
@@ -148,7 +148,7 @@ class Maps:
         }
         return load_sources(self.run, samples, encoded=needs_model(methods)), external
 
-    def _asked(self, batch: Batch) -> dict[str, MapMethod]:
+    def _batch_methods(self, batch: Batch) -> dict[str, MapMethod]:
         names = {name for work in batch for name in work.todo}
         return {name: method for name, method in self.run.methods.items() if name in names}
 
@@ -157,7 +157,7 @@ class Maps:
         batch: Batch,
         loaded: tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]],
     ) -> SoftMaps:
-        run, cfg, methods = self.run, self.run.cfg, self._asked(batch)
+        run, cfg, methods = self.run, self.run.cfg, self._batch_methods(batch)
         sources, external = loaded
         uses_model = needs_model(methods)
         return soft_maps(

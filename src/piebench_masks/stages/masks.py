@@ -163,15 +163,15 @@ class Cuts:
     def store(self, batch: Batch, computed: list[dict[str, list[Mask] | None]]) -> list[Failure]:
         failures, rows = [], {name: list[dict[str, Any]]() for name in self.run.methods}
         for work, masks in zip(batch, computed, strict=True):
-            for name, cut in masks.items():
-                if cut is None:
+            for name, cut_masks in masks.items():
+                if cut_masks is None:
                     failures.append(Failure(self.name, work.sample.id, name, DAMAGED))
                     continue
                 item = map_item(self.run, name, work.sample)
-                rows[name] += [_row(item, mask) for mask in cut]
-        for name, of_method in rows.items():
-            if of_method:
-                mask_folder(self.run, name).append_rows(of_method)
+                rows[name] += [_row(item, mask) for mask in cut_masks]
+        for name, method_rows in rows.items():
+            if method_rows:
+                mask_folder(self.run, name).append_rows(method_rows)
         return failures
 
     def finish(self) -> None:

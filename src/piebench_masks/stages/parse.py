@@ -91,7 +91,7 @@ def parsed_folder(run: Run) -> Folder:
 
 
 def _load(run: Run) -> Parsed:
-    """What the loader gives; DataError where that is not what a loader has to give."""
+    """The loader's data set; DataError where it returns something else or unsound samples."""
     cfg, target = run.cfg, run.cfg.dataset.load["_target_"]
     parsed = made(cfg.dataset.load, root=Path(cfg.dataset.root), on_error=cfg.on_error)
     if not isinstance(parsed, Parsed):

@@ -41,18 +41,18 @@ def edit_score_folder(run: Run, editor: str, metric: str) -> Folder:
         "metric": run.identity(f"metrics.{metric}"),
     }
     folder = run.folder("edit_scores", parameters)
-    shown = columns_json(run.metrics[metric].columns).encode()
+    description = columns_json(run.metrics[metric].columns).encode()
     path = folder.path_of("columns.json")
-    if not run.cfg.dry_run and not (path.is_file() and path.read_bytes() == shown):
-        folder.write_bytes("columns.json", shown)
+    if not run.cfg.dry_run and not (path.is_file() and path.read_bytes() == description):
+        folder.write_bytes("columns.json", description)
     return folder
 
 
 def score_item(run: Run, sample: Sample, editor: str, metric: str) -> str:
-    """What a sample is called in the scores of a metric.
+    """A sample's name among the scores of a metric.
 
-    By what the edit was made from and what the metric looks at; by the mask in any case, at whose
-    size pictures are scored.
+    It depends on the fields that editor and metric read, and always on the mask, which sets the
+    size at which pictures are scored.
     """
     edit_reads = () if editor == EXTERNAL else run.editors[editor].reads
     return item_name(sample, {*edit_reads, *reads_of(run.metrics[metric]), "mask"})
@@ -97,19 +97,19 @@ class EditScores:
 
     def pending(self, *, everything: bool = False) -> list[Work]:
         edit_columns(self.run)  # what is wrong with them ends the run before it starts
-        done = {}
+        scored_masks = {}
         for metric in self.run.metrics:
             rows = edit_score_folder(self.run, self.editor, metric).rows(EDIT_KEYS)
-            done[metric] = set(zip(rows["item"], rows["mask"], strict=True))
+            scored_masks[metric] = set(zip(rows["item"], rows["mask"], strict=True))
         work, variants = [], Variants(self.run)
         for sample in self.samples:
-            items = {name: score_item(self.run, sample, self.editor, name) for name in done}
+            items = {name: score_item(self.run, sample, self.editor, name) for name in scored_masks}
             todo = []
             for edit in distinct(variants.of(sample, self.editor)):
                 metrics = tuple(
                     name
                     for name, item in items.items()
-                    if everything or (item, edit.name) not in done[name]
+                    if everything or (item, edit.name) not in scored_masks[name]
                 )
                 if metrics and (edit.file or has_edit(self.run, sample, edit)):
                     todo.append(Unscored(edit, metrics))

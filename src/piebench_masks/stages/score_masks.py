@@ -70,11 +70,11 @@ class MaskScores:
         todo: dict[str, list[str]] = {sample.id: [] for sample in self.samples}
         for name in self.run.methods:
             rows = mask_score_folder(self.run, name).rows(MASK_KEYS)
-            done = set(zip(rows["item"], rows["threshold"], strict=True))
+            scored_pairs = set(zip(rows["item"], rows["threshold"], strict=True))
             thresholds = scored_thresholds(self.run, name)
             for sample in self.samples:
                 item = mask_score_item(self.run, name, sample)
-                missing = any((item, threshold) not in done for threshold in thresholds)
+                missing = any((item, threshold) not in scored_pairs for threshold in thresholds)
                 if (everything or missing) and has_map(self.run, name, sample):
                     todo[sample.id].append(name)
         return [Work(sample, tuple(todo[sample.id])) for sample in self.samples if todo[sample.id]]

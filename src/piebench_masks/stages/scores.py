@@ -31,14 +31,14 @@ def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
 
     ``edit_type`` is a categorical of the data set's types in their order.
     """
-    scored = []
+    frames = []
     for name in run.methods:
         rows = mask_score_folder(run, name).rows(MASK_KEYS)
         rows = rows[rows["threshold"].isin(scored_thresholds(run, name))]
-        known = _samples(run, samples, lambda sample: mask_score_item(run, name, sample))  # noqa: B023
-        merged = known.merge(rows, on="item").drop(columns="item")
-        scored.append(merged.assign(method=name))
-    return _by_sample(scored, samples) if scored else _empty(run, ["threshold", "method"])
+        sample_rows = _samples(run, samples, lambda sample: mask_score_item(run, name, sample))  # noqa: B023
+        method_rows = sample_rows.merge(rows, on="item").drop(columns="item")
+        frames.append(method_rows.assign(method=name))
+    return _by_sample(frames, samples) if frames else _empty(run, ["threshold", "method"])
 
 
 def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
@@ -60,7 +60,7 @@ def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
 def _edit_scores(
     run: Run, samples: Sequence[Sample], variants: Variants, editor: str
 ) -> pd.DataFrame:
-    used = [
+    variant_rows = [
         {
             "sample": sample.id,
             "editor": variant.editor,
@@ -73,7 +73,7 @@ def _edit_scores(
         for sample in samples
         for variant in variants.of(sample, editor)
     ]
-    edits = pd.DataFrame(used, columns=["sample", *EDIT_COLUMNS])
+    edits = pd.DataFrame(variant_rows, columns=["sample", *EDIT_COLUMNS])
     edits = _samples(run, samples, lambda sample: sample.id).merge(edits, on="sample")
     if editor == EXTERNAL:
         edits[NFE] = float("nan")
@@ -107,19 +107,19 @@ def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> 
 
 def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
     """The provenances of the processes that made this run's maps, edits and scores, each once."""
-    found: dict[str | None, dict[str, Any] | None] = {}
+    provenances: dict[str | None, dict[str, Any] | None] = {}
     for folder, ids in _origins(run, samples):
         for origin in ids:
-            if origin not in found:
-                found[origin] = None if origin is None else folder.provenance(origin)
-    return list(found.values())
+            if origin not in provenances:
+                provenances[origin] = None if origin is None else folder.provenance(origin)
+    return list(provenances.values())
 
 
 def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
     for name in run.methods:
         folder = map_folder(run, name)
-        stored = [sample for sample in samples if has_map(run, name, sample)]
-        yield folder, [folder.made_by(map_name(run, name, sample)) for sample in stored]
+        mapped_samples = [sample for sample in samples if has_map(run, name, sample)]
+        yield folder, [folder.made_by(map_name(run, name, sample)) for sample in mapped_samples]
         items = {mask_score_item(run, name, sample) for sample in samples}
         yield _makers(mask_score_folder(run, name), MASK_KEYS, items)
     for editor in run.section("editor"):

@@ -1,4 +1,4 @@
-"""What a sample's edits are: whose, under which method's mask at which threshold.
+"""The edits of a sample: editor, mask method and threshold of each.
 
 Equal edits have the same name, so that each is painted and scored once.
 """
@@ -68,10 +68,10 @@ class Variants:
         """
         run = self.run
         if editor == EXTERNAL:
-            inside = Path(run.cfg.dataset.image_dir) / sample.image_path
+            relative_path = Path(run.cfg.dataset.image_dir) / sample.image_path
             root, methods = others(run)
             return [
-                Variant(name, source, nan, source, file=root / name / inside)
+                Variant(name, source, nan, source, file=root / name / relative_path)
                 for name, source in methods.items()
             ]
         variants = [Variant(editor, UNMASKED, nan, "none", unmasked(run))]
@@ -98,9 +98,9 @@ def others(run: Run) -> tuple[Path, dict[str, MaskSource]]:
     """
     settings = run.section("editor")[EXTERNAL]
     methods = external_methods(Path(settings["root"]), settings["methods"])
-    if same := methods.keys() & run.editors.keys():
+    if clashes := methods.keys() & run.editors.keys():
         raise BenchmarkError(
-            f"editor.external.root={settings['root']} has a method {min(same)}, and so is an "
+            f"editor.external.root={settings['root']} has a method {min(clashes)}, and so is an "
             "editor of this run called: rename the folder, or choose others in "
             "editor.external.methods"
         )

@@ -85,10 +85,12 @@ class Scene:
 
     def words(self) -> list[tuple[str, int]]:
         """The prompt's words, each with what it points at (an object, or one of the constants)."""
-        said = [(word, EVERYTHING) for word in ("a", self.style, "of") if self.style and word]
+        words = [(word, EVERYTHING) for word in ("a", self.style, "of") if self.style and word]
         for index, thing in enumerate(self.things):
-            said += [(word, index) for word in ("and",) * index + tuple(thing.words())]
-        return said + [(word, BACKGROUND) for word in ("on", self.background)]
+            if index:
+                words.append(("and", index))
+            words += [(word, index) for word in thing.words()]
+        return words + [(word, BACKGROUND) for word in ("on", self.background)]
 
     def prompt(self) -> str:
         return " ".join(word for word, _ in self.words())
@@ -118,16 +120,16 @@ def _maybe(rng: Generator, chance: float, options: Sequence[str]) -> str | None:
 
 
 def _colors_on(background: str, things: Sequence[Thing]) -> list[str]:
-    taken = {thing.color for thing in things}
-    return [c for c in COLORS if c not in taken and (c, background) not in CLASHES]
+    used_colors = {thing.color for thing in things}
+    return [c for c in COLORS if c not in used_colors and (c, background) not in CLASHES]
 
 
 def _sample_thing(
-    rng: Generator, background: str, slot: str | None, beside: Sequence[Thing] = ()
+    rng: Generator, background: str, slot: str | None, neighbours: Sequence[Thing] = ()
 ) -> Thing:
-    shape = _pick(rng, [s for s in SHAPES if s not in {thing.shape for thing in beside}])
+    shape = _pick(rng, [s for s in SHAPES if s not in {thing.shape for thing in neighbours}])
     return Thing(
-        color=_pick(rng, _colors_on(background, beside)),
+        color=_pick(rng, _colors_on(background, neighbours)),
         shape=shape,
         size=_maybe(rng, 0.35, SIZES),
         pose=_maybe(rng, 0.3, POSES_OF[shape]),
@@ -156,9 +158,9 @@ def sample_scene(rng: Generator, count: int | None = None) -> Scene:
 def _thing_changes(kind: int, thing: Thing, scene: Scene) -> list[Thing]:
     """What ``thing`` may become by an edit of this kind; a word may be replaced, added, removed."""
     if kind == 1:
-        taken = {other.shape for other in scene.things}
+        used_shapes = {other.shape for other in scene.things}
         fitting = [s for s in SHAPES if thing.pose is None or thing.pose in POSES_OF[s]]
-        return [replace(thing, shape=shape) for shape in fitting if shape not in taken]
+        return [replace(thing, shape=shape) for shape in fitting if shape not in used_shapes]
     if kind == 6:
         return [replace(thing, color=c) for c in _colors_on(scene.background, scene.things)]
     attribute, words = {
@@ -174,9 +176,9 @@ def sample_edit(rng: Generator, edit_type: int) -> Edit:
     """A random edit of PIE-Bench's type 0..9 (methods.md, section 1); type 0 is one of 1..9."""
     kind = edit_type or 1 + int(rng.random() * 9)
     if kind in (2, 3):
-        both = sample_scene(rng, count=2)
-        one = replace(both, things=both.things[:1])
-        return Edit(kind, one, both) if kind == 2 else Edit(kind, both, one)
+        pair = sample_scene(rng, count=2)
+        single = replace(pair, things=pair.things[:1])
+        return Edit(kind, single, pair) if kind == 2 else Edit(kind, pair, single)
     scene = sample_scene(rng)
     if kind == 8:
         colors = {thing.color for thing in scene.things}

@@ -66,14 +66,14 @@ def render_edit(edit: Edit) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArr
     The mask is exact: both silhouettes of the changed object (types 1 to 7), all that is not
     covered by objects (8), everything (9). Every pixel that differs lies inside (SHAPES.md).
     """
-    drawn = render([edit.source, edit.target])
+    rendering = render([edit.source, edit.target])
     if edit.kind == 9:
-        mask = np.ones(drawn.images.shape[1:3], bool)
+        mask = np.ones(rendering.images.shape[1:3], bool)
     elif edit.kind == 8:
-        mask = drawn.coverage[0].max(axis=0) < 1
+        mask = rendering.coverage[0].max(axis=0) < 1
     else:
-        mask = drawn.coverage[:, edit.changed_things()].max(axis=(0, 1)) > 0
-    return drawn.images[0], drawn.images[1], mask
+        mask = rendering.coverage[:, edit.changed_things()].max(axis=(0, 1)) > 0
+    return rendering.images[0], rendering.images[1], mask
 
 
 def _render_block(scenes: Sequence[Scene]) -> tuple[NDArray[np.uint8], Floats]:
@@ -92,16 +92,16 @@ def _render_block(scenes: Sequence[Scene]) -> tuple[NDArray[np.uint8], Floats]:
         color = _floats([COLOR_VALUES[thing.color] for thing in things])[:, None, None]
         color = _shaded(color, shade[..., None])
         for style, styled in (("sketch", _sketch_thing), ("neon", _neon_thing)):
-            chosen = np.array([scenes[i].style == style for i in rows])
-            if chosen.any():
-                color[chosen] = styled(color[chosen], rim[chosen])
+            has_style = np.array([scenes[i].style == style for i in rows])
+            if has_style.any():
+                color[has_style] = styled(color[has_style], rim[has_style])
         alpha = covered[..., None]
         canvas[rows] += alpha * (color - canvas[rows])
         coverage[rows, place] = covered
     for style, toned in (("sketch", _sketch), ("sepia", _sepia)):
-        chosen = np.array([scene.style == style for scene in scenes])
-        if chosen.any():
-            canvas[chosen] = toned(canvas[chosen])
+        has_style = np.array([scene.style == style for scene in scenes])
+        if has_style.any():
+            canvas[has_style] = toned(canvas[has_style])
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), coverage
 
 
@@ -232,8 +232,8 @@ _MATERIALS: dict[str, Callable[[Floats, Floats], Floats]] = {
 def _shaded(color: Floats, shade: Floats) -> Floats:
     """Textures darken light colours and lighten dark ones."""
     light = color.mean(axis=-1, keepdims=True) > 80
-    other = np.where(light, color * 0.35, color * 0.5 + 95)
-    return color + shade * (other - color)
+    contrast = np.where(light, color * 0.35, color * 0.5 + 95)
+    return color + shade * (contrast - color)
 
 
 # --- backgrounds ---------------------------------------------------------------------------------

@@ -63,17 +63,17 @@ def _write(root: Path, per_type: int) -> None:
 
 def _texts(edit: Edit) -> dict[str, str]:
     """The prompts with brackets around the changed words, the instruction, the blended words."""
-    before, after = edit.source.prompt().split(), edit.target.prompt().split()
+    source_words, target_words = edit.source.prompt().split(), edit.target.prompt().split()
     prompts: tuple[list[str], list[str]] = ([], [])
     instructions, blended = [], ""
-    for change, i, j, k, m in SequenceMatcher(None, before, after).get_opcodes():
-        old, new = " ".join(before[i:j]), " ".join(after[k:m])
+    for change, i, j, k, m in SequenceMatcher(None, source_words, target_words).get_opcodes():
+        old, new = " ".join(source_words[i:j]), " ".join(target_words[k:m])
         for prompt, words in zip(prompts, (old, new), strict=True):
             if words:
                 prompt.append(words if change == "equal" else f"[{words}]")
         if change != "equal":
-            said = {"replace": f"change {old} to {new}", "insert": f"add {new}"}
-            instructions.append(said.get(change, f"remove {old}"))
+            instruction = {"replace": f"change {old} to {new}", "insert": f"add {new}"}
+            instructions.append(instruction.get(change, f"remove {old}"))
             blended = f"{old} {new}" if change == "replace" else ""
     return {
         "original_prompt": " ".join(prompts[0]),

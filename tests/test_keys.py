@@ -206,8 +206,13 @@ def copied(setting: str, data: Path, folder: Path) -> str:
 
 @pytest.mark.parametrize("setting", CHANGES)
 def test_a_setting_changes_the_keys_of_what_it_can_change_and_no_others(
-    setting: str, data: Path, before: dict[str, str], tmp_path: Path
+    setting: str,
+    data: Path,
+    before: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where "elsewhere" is
     value, expected = CHANGES[setting]
     if value == "COPY":
         value = copied(setting, data, tmp_path)

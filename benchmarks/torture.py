@@ -284,15 +284,14 @@ class Torture:
             for path in artifacts.glob(DAMAGED["map"]):
                 path.unlink()
         if kind in ("edit", "part"):
-            [path] = artifacts.glob(DAMAGED["edit rows"])
-            rows = pd.read_parquet(path)
-            path.unlink()
-            if kind == "part":
-                folder = Folder(path.parent)
-                known = rows.astype(object).where(rows.notna(), None)
-                entries = [dict(zip(map(str, known), row, strict=True)) for row in known.to_numpy()]
-                for start in range(0, len(entries), 5):
-                    folder.append_rows(entries[start : start + 5])
+            for path in list(artifacts.glob(DAMAGED["edit rows"])):  # of each metric
+                rows = pd.read_parquet(path)
+                path.unlink()
+                if kind == "part":
+                    folder = Folder(path.parent)
+                    entries = rows.astype(object).where(rows.notna(), None).to_dict("records")
+                    for start in range(0, len(entries), 5):
+                        folder.append_rows(entries[start : start + 5])
 
     def disk(self) -> None:
         size = sum(path.stat().st_size for path in self.good.artifacts.rglob("*"))

@@ -39,7 +39,7 @@ def check_part(name: str, node: Any, **arguments: Any) -> None:
         raise BenchmarkError(
             f"{name} does not describe a part of the benchmark ({one_line(error)}): choose one of "
             f"the options in conf/{name.split('.')[0]}/, or set {name}._target_ to an import path "
-            "and beside it only what that takes"
+            "(PYTHONPATH=. finds files of this folder) and beside it only what that takes"
         ) from error
     types = _types(target)
     for key, value in settings.items():

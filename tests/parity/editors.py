@@ -249,7 +249,7 @@ def alignments(case: EditorCase) -> Iterator[Check]:
         yield Check("prompt alignments", f"{name}/replace_mapper_error", error, 0)
         if replaced is not None:
             yield from _exactly(
-                case, f"{name}/replace_mapper", replaced.source[None], "prompt alignments"
+                case, f"{name}/replace_mapper", replaced.source_share[None], "prompt alignments"
             )
 
         schedules: dict[str, tuple[Bounds, dict[str, Bounds]]] = {

@@ -289,7 +289,10 @@ class Torture:
                 path.unlink()
                 if kind == "part":
                     folder = Folder(path.parent)
-                    entries = rows.astype(object).where(rows.notna(), None).to_dict("records")
+                    values = rows.astype(object).where(rows.notna(), None)
+                    entries = [
+                        {str(k): v for k, v in row.items()} for row in values.to_dict("records")
+                    ]
                     for start in range(0, len(entries), 5):
                         folder.append_rows(entries[start : start + 5])
 

@@ -69,7 +69,7 @@ def has_edit(run: Run, sample: Sample, variant: Variant) -> bool:
 
 def edit_costs(run: Run, editor: str) -> pd.DataFrame:
     """``COSTS`` of every edit that was ever painted with the editor's settings, by ``KEYS``."""
-    rows = edit_folder(run, editor).rows(KEYS).reindex(columns=[*KEYS, *COSTS, "provenance"])
+    rows = edit_folder(run, editor).rows(KEYS).reindex(columns=[*KEYS, *COSTS])
     return rows.astype(dict.fromkeys(COSTS, float))
 
 

@@ -99,7 +99,7 @@ def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> 
     costs = [
         _samples(run, samples, lambda sample: edit_item(run, name, sample))  # noqa: B023
         .merge(edit_costs(run, name).assign(editor=name), on="item")
-        .drop(columns=["item", "provenance"])
+        .drop(columns="item")
         for name in run.editors
     ]
     return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]

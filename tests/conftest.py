@@ -5,10 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from hypothesis import settings
 
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
+
+settings.register_profile("no deadline", deadline=None)  # a shared core can be slow for a moment
+settings.load_profile("no deadline")
 
 WORDS = (
     "a",

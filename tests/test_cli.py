@@ -45,6 +45,8 @@ def test_a_dry_run_writes_nothing(more: tuple[str, ...], tmp_path: Path) -> None
 def test_the_version_is_the_packages(tmp_path: Path) -> None:
     done = command(tmp_path, "--version")
     assert done.stdout == f"piebench-masks {metadata.version('piebench-masks')}\n"
+    asked = [sys.executable, "-m", "piebench_masks", "--version"]
+    assert subprocess.run(asked, capture_output=True, text=True).stdout == done.stdout
 
 
 @pytest.mark.parametrize(

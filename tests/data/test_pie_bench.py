@@ -292,7 +292,6 @@ mappings = st.dictionaries(ids, entries, max_size=3)
 
 @settings(
     max_examples=400,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(mappings, st.sampled_from(["raise", "skip"]))

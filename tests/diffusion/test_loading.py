@@ -15,9 +15,8 @@ from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.loading import (
     BACKBONES,
+    backbone_class,
     load_backbone,
-    model_provides,
-    model_sizes,
 )
 from piebench_masks.editing.diffedit import DiffEdit
 from piebench_masks.editing.editor import Edited, Editor, Sources, check_needs, paint
@@ -59,8 +58,7 @@ def folder_of(path: Path, name: str) -> Path:
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Backbone:
     monkeypatch.setitem(BACKBONES, "Toy", Toy)
     folder = folder_of(tmp_path, "Toy")
-    assert model_sizes(folder) == (32, 16)
-    assert model_provides(folder, few_steps=True) == frozenset()
+    assert backbone_class(folder).describe(folder, few_steps=True) == (32, 16, frozenset())
     return load_backbone(folder, rows=3, vae_rows=1)
 
 
@@ -75,7 +73,7 @@ def scene() -> Scene:
 def test_a_folder_of_an_unknown_kind(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "NewPipeline")
     known = r"names NewPipeline.*StableDiffusionPipeline.*StableDiffusionXLPipeline.*BACKBONES"
-    for ask in (load_backbone, model_sizes):
+    for ask in (load_backbone, backbone_class):
         with pytest.raises(BenchmarkError, match=known):
             ask(folder)
 

@@ -11,7 +11,7 @@ import pytest
 
 import piebench_masks.editing
 from piebench_masks.diffusion.backbone import Capability
-from piebench_masks.diffusion.loading import model_provides
+from piebench_masks.diffusion.loading import backbone_class
 from piebench_masks.diffusion.source import packaged
 from piebench_masks.editing.editor import READABLE, Editor, check_needs
 from piebench_masks.editing.inversion import Invert, ddim, direct, null_text
@@ -56,8 +56,12 @@ def test_an_editor_with_another_inversion_is_another_one() -> None:
 
 def test_few_steps_is_a_property_of_the_model_that_its_configuration_tells() -> None:
     folder = Path(packaged("shapes_turbo"))
-    check_needs(TurboEdit(), model_provides(folder, few_steps=True))
+
+    def provided(few_steps: bool) -> frozenset[Capability]:
+        return backbone_class(folder).describe(folder, few_steps=few_steps)[2]
+
+    check_needs(TurboEdit(), provided(True))
     with pytest.raises(BenchmarkError, match=r"TurboEdit needs few_steps.*model\.few_steps=true"):
-        check_needs(TurboEdit(), model_provides(folder, few_steps=False))
+        check_needs(TurboEdit(), provided(False))
     every = {"few_steps", "self_attention", "residuals"}
-    assert model_provides(folder, few_steps=True) == every
+    assert provided(True) == every

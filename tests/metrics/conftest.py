@@ -2,12 +2,8 @@
 
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from piebench_masks.metrics.case import EditCase
-
-settings.register_profile("no deadline", deadline=None)  # a shared core can be slow for a moment
-settings.load_profile("no deadline")
 
 
 @pytest.fixture

@@ -54,8 +54,9 @@ def load_folder(
         text = listing.read_bytes().decode("utf-8-sig")
         rows = _json_lines(text) if listing.suffix == ".jsonl" else _csv(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
+        why = (isinstance(error, OSError) and error.strerror) or error  # without the path again
         raise DataError(
-            f"{listing} cannot be read ({error}): write a CSV file with the columns "
+            f"{listing} cannot be read ({why}): write a CSV file with the columns "
             f"{', '.join(list(FIELDS)[:3])} there (and {', '.join(list(FIELDS)[3:])} where known), "
             "or name another list with dataset.load.prompts"
         ) from error

@@ -94,14 +94,3 @@ def backbone_class(folder: Path) -> BackboneClass:
             f"{__name__}.BACKBONES"
         )
     return BACKBONES[name]
-
-
-def model_sizes(folder: Path) -> tuple[int, int]:
-    """Sides of a model's images and latents, from its configs alone. Raises BenchmarkError."""
-    image, latent, _ = backbone_class(folder).describe(folder, few_steps=False)
-    return image, latent
-
-
-def model_provides(folder: Path, *, few_steps: bool) -> frozenset[Capability]:
-    """What a model can do, from its configs alone. Raises BenchmarkError."""
-    return backbone_class(folder).describe(folder, few_steps=few_steps)[2]

@@ -88,6 +88,8 @@ def draw(figure: Figure) -> Canvas:
         }[figure.legend]
         _name_legend(axes.legend(**legend), f"{place}-")
     all_axes[0].set_ylabel(figure.charts[0].y)
+    canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")  # laid out once: labels and all kinds of file find it so
     for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
         if labels := _labels(chart, f"{place}-"):
             write_labels(axes, labels)

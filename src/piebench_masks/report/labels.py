@@ -34,10 +34,10 @@ _AROUND = np.array([(1, 0), (1, -1), (1, 1), (-1, 1), (-1, -1), (-1, 0), (0, 1),
 
 
 def write_labels(axes: Axes, labels: Sequence[Label]) -> None:
-    """Write labels where they cover no point, curve or earlier label, else leave them out."""
-    canvas = axes.get_figure(root=True)
-    assert canvas is not None
-    canvas.draw_without_rendering()  # the layout decides how far apart points are
+    """Write labels where they cover no point, curve or earlier label, else leave them out.
+
+    The figure is laid out: that decides how far apart points are.
+    """
     boxes = _covered(axes)
     for label in labels:
         boxes = _write(axes, label, boxes)

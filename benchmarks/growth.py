@@ -45,6 +45,8 @@ SIDE = 64
 LIMIT = 2 * 1024**3
 FASTER = 1.2
 """The exponent from which a growth counts as faster than linear; small parts do not scale."""
+SOON = 2.0
+"""Seconds under which the clock says too little to judge a stage by."""
 
 
 def write_data(root: Path, count: int, pictures: int = 50) -> None:
@@ -178,8 +180,9 @@ def main() -> int:
     for name in found[first]:
         grown = found[last][name][0] / found[first][name][0]
         exponent = math.log(grown) / math.log(last / first)
-        worse |= exponent > FASTER
-        print(f"{name}: samples^{exponent:.2f}, {'not ' * (exponent > FASTER)}linear")
+        faster = exponent > FASTER and found[last][name][0] > SOON
+        worse |= faster
+        print(f"{name}: samples^{exponent:.2f}, {'not ' * faster}linear")
     peak = max(peak for _, peak in found[last].values())
     print(f"peak {peak / 1e6:.0f} MB, {'more' if peak > LIMIT else 'less'} than 2 GB")
     return int(worse or peak > LIMIT)

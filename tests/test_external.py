@@ -106,10 +106,12 @@ def test_several_methods_stand_in_one_table_and_a_missing_picture_is_a_failure(
     assert str(file) in failure and "is missing" in failure
     rows = pd.read_parquet(results / "edit_scores.parquet")
     sources = rows.groupby("editor")["mask_source"].unique().map(list).to_dict()
-    assert sources == {"nothing": ["none"], "darker": ["predicted"], "bound": ["oracle"]}
+    bounds = {"identity": ["none"], "target": ["none"]}
+    given = {"nothing": ["none"], "darker": ["predicted"], "bound": ["oracle"]}
+    assert sources == given | bounds
     table = pd.read_csv(results / "tables" / "editing.csv")
-    assert list(table["editor"]) == ["nothing", "darker", "bound"]
-    assert list(table["n"]) == [3, 2, 3]
+    assert list(table["editor"]) == ["nothing", "darker", "bound", "identity", "target"]
+    assert list(table["n"]) == [3, 2, 3, 3, 3]
     markdown = (results / "tables" / "editing.md").read_text().splitlines()
     assert "**" not in next(line for line in markdown if line.startswith("| bound"))
 
@@ -124,7 +126,8 @@ def test_a_changed_picture_is_scored_anew(start: Start, shapes: Path, tmp_path: 
     for brightness in (0, 0, 255):
         Image.new("RGB", (64, 64), (brightness,) * 3).save(file)
         _, _, results = start(*settings)
-        found.append(pd.read_parquet(results / "edit_scores.parquet")["mse"].item())
+        rows = pd.read_parquet(results / "edit_scores.parquet")
+        found.append(rows.loc[rows["editor"] == "mine", "mse"].item())
     assert found[0] == found[1] != found[2]
 
 

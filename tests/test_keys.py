@@ -25,11 +25,15 @@ from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.stages.score_edits import edit_score_folder
 from piebench_masks.stages.score_masks import mask_score_folder
 
+MODEL_MAPS = (
+    *("ours", "attn_based", "noise_based", "diffedit", "attn_multi", "attn_self", "casa", "ledits"),
+    *("target_words", "blended_word", "instant", "relevance", "clusters", "chord"),
+)
 BASE = (
-    *("mask=[ours,attn_based,noise_based,diffedit]", "baselines=[full,random,oracle]"),
+    f"mask=[{','.join(MODEL_MAPS)}]",
+    "baselines=[full,random,oracle]",
     *("editor=[turbo_edit,diffedit,prompt_to_prompt]", "inversion=edit_friendly"),
 )
-MODEL_MAPS = ("ours", "attn_based", "noise_based", "diffedit")
 MAPS = (*MODEL_MAPS, "full", "random", "oracle")
 EDITORS = ("turbo_edit", "diffedit", "prompt_to_prompt")
 METRICS = ("pixel", "lpips", "clip", "target_error")
@@ -61,8 +65,8 @@ NOTHING: set[str] = set()
 CHANGES: dict[str, tuple[str, set[str]]] = {
     # Maps
     "compat": ("reference", maps(*MODEL_MAPS) | cut(*MAPS) | edits("diffedit", "prompt_to_prompt")),
-    "strength": ("0.75", maps(*MODEL_MAPS)),
-    "num_repeat": ("2", maps("ours", "attn_based", "noise_based")),
+    "strength": ("0.75", maps(*MODEL_MAPS) - maps("chord")),  # its levels are its own
+    "num_repeat": ("2", maps(*MODEL_MAPS) - maps("diffedit")),
     "sample_mode": ("sample", maps(*MODEL_MAPS)),
     "noise_dtype": ("float16", maps(*MODEL_MAPS)),
     "seed": ("1", EVERY_MAP),  # every method is shown it
@@ -153,6 +157,21 @@ for name in MODEL_MAPS:  # what cuts a map changes no map
     CHANGES[f"mask.{name}.draws"] = "2", maps(name)
     post = "[{_target_: piebench_masks.masks.postprocess.Propagate, power: 1}]"
     CHANGES[f"mask.{name}.post"] = post, maps(name)
+CHANGES |= {
+    "mask.attn_self.power": ("2", maps("attn_self")),
+    "mask.attn_self.transposed": ("true", maps("attn_self")),
+    "mask.attn_self.weights": ("[1.0]", maps("attn_self")),
+    "mask.casa.lam": ("0.5", maps("casa")),
+    "mask.casa.steepness": ("2.0", maps("casa")),
+    "mask.casa.centre": ("0.4", maps("casa")),
+    "mask.instant.like": ("0.8", maps("instant")),
+    "mask.instant.unlike": ("0.5", maps("instant")),
+    "mask.relevance.reach": ("1.0", maps("relevance")),
+    "mask.clusters.clusters": ("4", maps("clusters")),
+    "mask.clusters.weights": ("[1.0]", maps("clusters")),
+    "mask.chord.start": ("0.8", maps("chord")),
+    "mask.chord.delta": ("0.1", maps("chord")),
+}
 UNNAMED = ("hparams_search", "tracker", "executor", "hydra", "experiment")
 """Groups of which no artifact knows."""
 

@@ -126,9 +126,23 @@ def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
     how = json.loads((folder / "provenance.json").read_text())
     assert how["versions"]["torch"] and how["samples"] == 4
     edits = pd.read_parquet(folder / "edit_scores.parquet")
-    # 4 samples: without a mask, four methods at two thresholds, five baselines
-    assert len(edits) == 4 * (1 + 4 * 2 + 5)
+    # 4 samples: without a mask, four methods at two thresholds, five baselines, two bounds
+    assert len(edits) == 4 * (1 + 4 * 2 + 5 + 2)
     assert edits["clip_shapes_whole"].notna().all()
+
+
+def test_edits_lie_between_the_source_and_the_true_edit(start: Start, scores: Scores) -> None:
+    """What the bounds score is known: an unchanged background, no error or the whole error."""
+    start("mask=ours", "baselines=[]", "thresholds=one")
+    _, edits = scores()
+    identity, target = (edits[edits["method"] == bound] for bound in ("identity", "target"))
+    assert len(identity) == len(target) == 4
+    assert (identity["editor"] == "identity").all() and identity["mask_area"].isna().all()
+    for rows, error in ((identity, 1.0), (target, 0.0)):
+        assert rows["target_error"].to_list() == pytest.approx([error] * 4)
+        assert rows["mse_unedit_part"].dropna().unique().tolist() == [0.0]
+    clip = [rows["clip_shapes_edited"].to_numpy() for rows in (identity, target)]
+    assert (clip[1] > clip[0]).mean() > 0.5
 
 
 def test_running_again_computes_nothing_and_says_so(start: Start, scores: Scores) -> None:

@@ -27,7 +27,14 @@ from piebench_masks.metrics import Metric, device_argument
 from piebench_masks.parts import Part, made
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
-from piebench_masks.settings import EXTERNAL, EditImageSettings, ExternalMasks, Settings, typed
+from piebench_masks.settings import (
+    BOUNDS,
+    EXTERNAL,
+    EditImageSettings,
+    ExternalMasks,
+    Settings,
+    typed,
+)
 from piebench_masks.store import Artifacts, Folder, Overwrite
 
 P = ParamSpec("P")
@@ -199,6 +206,11 @@ class Run:
     def editors(self) -> dict[str, Editor]:
         """The chosen editors by name, in the order of the tables."""
         return made_editors(self.cfg)
+
+    @property
+    def scored_editors(self) -> list[str]:
+        """Whose edits are scored: the editors, those made elsewhere, and what all lie between."""
+        return [*self.section("editor"), *([BOUNDS] if self.section("editor") else [])]
 
     @functools.cached_property
     def metrics(self) -> dict[str, Metric]:

@@ -24,6 +24,10 @@ UNMASKED = "none"
 """The tables' name of the edit without a mask."""
 EXTERNAL = "external"
 """The name under ``editor`` of edits, and under ``mask`` of masks, that were made elsewhere."""
+BOUNDS = "bounds"
+"""What edits lie between, scored like edits made elsewhere, under these names in the tables: the
+source as it is, and the true edit."""
+IDENTITY, TARGET = "identity", "target"
 Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.methods import editors_of
 from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, read_run
 from piebench_masks.report.table import Table
@@ -63,7 +64,7 @@ def _names(folders: Sequence[Path]) -> list[str]:
 def _side_by_side(runs: Mapping[str, Results]) -> list[RichTable]:
     """A row a method, a column a run: the edits' scores by role, then Dice; the best is bold."""
     edits = {name: run.tables["editing"] for name, run in runs.items() if "editing" in run.tables}
-    several = any(table.frame["editor"].nunique() > 1 for table in edits.values())
+    several = any(len(editors_of(table.frame)) > 1 for table in edits.values())
     methods = {name: edit_names(table.frame, several=several) for name, table in edits.items()}
     tables = []
     for role in ROLES:

@@ -2,8 +2,9 @@
 
     python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
 
-DIR has the form of ../shared/goldens/public or ../shared/goldens_editors/public (described in the
-READMEs beside them), or that of ../shared/data/piebench_mini, which has an official_metrics.json.
+DIR has the form of ../shared/goldens/public, ../shared/goldens_editors/public or
+../shared/goldens_masks/public (described in the READMEs beside them), or that of
+../shared/data/piebench_mini, which has an official_metrics.json.
 Exit status 1: something is out.
 """
 
@@ -18,6 +19,7 @@ from editors import EDITOR_FAMILIES, EditorGoldens
 from editors_masactrl import FEATURE_FAMILIES
 from families import FAMILIES, Check, official_scores
 from goldens import SHARED, THREADS, Goldens
+from masks import MASK_FAMILIES, MaskGoldens
 from rich.console import Console
 from rich.table import Table
 
@@ -33,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         checks = list(
             _safely("official scores", lambda: official_scores(asked.folder, asked.weights))
         )
+    elif MaskGoldens.knows(asked.folder):
+        checks = _compared(MASK_FAMILIES, MaskGoldens(asked.folder, SHARED).cases)
     elif EditorGoldens.knows(asked.folder):
         models = asked.model or SHARED / "goldens_editors" / "model"
         families = (*EDITOR_FAMILIES, *FEATURE_FAMILIES)

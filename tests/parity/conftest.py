@@ -7,6 +7,7 @@ import pytest
 import torch
 from editors import EditorGoldens
 from goldens import SHARED, THREADS, Goldens
+from masks import MaskGoldens
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -27,6 +28,11 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def goldens(shared: Path) -> Goldens:
     return Goldens(shared / "goldens" / "public", shared / "goldens" / "model")
+
+
+@pytest.fixture(scope="session")
+def mask_goldens(shared: Path) -> MaskGoldens:
+    return MaskGoldens(shared / "goldens_masks" / "public", shared)
 
 
 @pytest.fixture(scope="session")

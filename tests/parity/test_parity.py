@@ -12,6 +12,7 @@ from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
 from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
 from families import FAMILIES, Check, editing_metrics, official_scores
 from goldens import Goldens
+from masks import MASK_FAMILIES, MaskGoldens
 
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
@@ -52,6 +53,11 @@ def test_the_references_editors_on_one_pair(editor_goldens: EditorGoldens, famil
 )
 def test_the_references_editors(editor_goldens: EditorGoldens, family: Any) -> None:
     assert _out(family, editor_goldens.cases) == []
+
+
+@pytest.mark.parametrize("family", MASK_FAMILIES, ids=lambda family: family.__name__)
+def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
+    assert _out(family, mask_goldens.cases) == []
 
 
 def _out(family: Any, cases: Any) -> list[Check]:

@@ -6,10 +6,12 @@ import pytest
 from rich.console import Console
 
 from piebench_masks.metrics.column import Column
+from piebench_masks.report.charts import pareto_figure
 from piebench_masks.report.edit_tables import cost_table, editing_table, editor_table
 from piebench_masks.report.mask_tables import dice_table, method_table, threshold_table
 from piebench_masks.report.methods import at_thresholds, best_thresholds
-from piebench_masks.report.names import header
+from piebench_masks.report.names import edit_names, header
+from piebench_masks.report.pareto import pareto_points
 from piebench_masks.report.table import Format, Table
 
 
@@ -78,6 +80,28 @@ def test_oracle_never_ranks(segmentation, editing, columns):
     assert edited.muted == edited.sections
     methods = method_table(segmentation)
     assert {methods.frame["method"][row] for row in methods.muted} == {"full", "oracle"}
+
+
+def test_bounds_close_the_editing_table_and_never_rank(editing, columns):
+    bounds = [
+        editing[editing["method"] == "none"].assign(editor=name, method=name, **scores)
+        for name, scores in (
+            ("identity", {"lpips_unedit_part": 0.0}),
+            ("target", dict.fromkeys(columns, 100.0)),
+        )
+    ]
+    rows = pd.concat([editing, *bounds], ignore_index=True)
+    table = editing_table(rows, columns, {"ours": 0.5})
+    assert table.frame["method"].to_list()[-2:] == ["identity", "target"]
+    assert {*table.frame.index[-2:]} <= table.muted
+    assert table.best == editing_table(editing, columns, {"ours": 0.5}).best
+    assert "Identity is the source" in " ".join(table.notes)
+    front = pareto_points(rows, columns, "lpips_unedit_part", "clip_edited").set_index("method")
+    assert not front.loc[["identity", "target"], "front"].any() and front["front"].any()
+    assert edit_names(table.frame).to_list()[-2:] == ["identity", "target"]
+    [chart] = pareto_figure(rows, columns, "lpips_unedit_part", "clip_edited").charts
+    looks = {series.name: series.look for series in chart.series}
+    assert looks["identity"] == "identity" and looks["target"] == "target"
 
 
 def test_trivial_masks_never_rank_and_a_lone_or_equal_value_is_not_best(

@@ -59,6 +59,12 @@ def prompt_diff(
     )
 
 
+def target_columns(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
+    """The text positions of the target prompt that are inserted or replace something."""
+    opcodes = SequenceMatcher(None, source, target).get_opcodes()
+    return tuple(j for tag, *_, j1, j2 in opcodes if tag != "equal" for j in range(j1, j2))
+
+
 def ablation(diff: PromptDiff, spans: Sequence[Span], compat: Compat) -> Ablation:
     """What is zeroed of the probe prompt. spans: the characters of each of its tokens.
 

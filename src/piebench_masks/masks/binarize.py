@@ -21,19 +21,21 @@ class Binarizer:
     name: of the formula, in artifact keys; rescaled: whether the map is first brought to [0, 1).
     levels: (upsampled map [H, W], thresholds, compat) -> float32 [T], for every threshold the
     smallest value that is inside. thresholded: False for what finds one level by itself, whatever
-    the thresholds are.
+    the thresholds are. nearest: every pixel takes the value of its cell; bilinear where False.
     """
 
     name: str
     rescaled: bool
     levels: Callable[[Tensor, Sequence[float], Compat], Tensor]
     thresholded: bool = True
+    nearest: bool = False
 
     def cut(
         self, soft_map: Tensor, thresholds: Sequence[float], size: tuple[int, int], compat: Compat
     ) -> tuple[Tensor, Tensor]:
         """The map [g, g] at ``size`` (height, width) and its levels [T]: all masks, unmade."""
-        m = upsample(rescale(soft_map) if self.rescaled else soft_map, size, compat)
+        m = rescale(soft_map) if self.rescaled else soft_map
+        m = F.interpolate(m[None, None], size)[0, 0] if self.nearest else upsample(m, size, compat)
         return m, self.levels(m, thresholds, compat)
 
     def masks(
@@ -105,6 +107,12 @@ def _above_ratio_of_max(m: Tensor, ratios: Sequence[float], compat: Compat) -> T
     return _above_least(m, _next(m.max() * torch.tensor(ratios, dtype=torch.float32)))
 
 
+def _reaches(m: Tensor, thresholds: Sequence[float], compat: Compat) -> Tensor:
+    """m >= threshold, of ranks, which float32 has to a millionth; nothing of a constant map."""
+    levels = torch.tensor(thresholds, dtype=torch.float32) - 1e-6
+    return levels if m.min() < m.max() else torch.full_like(levels, torch.inf)
+
+
 def _otsu(m: Tensor, thresholds: Sequence[float], compat: Compat) -> Tensor:
     """m > the centre of the first of 256 equal bins that parts the values with the largest variance
     between the two classes (Otsu 1979).
@@ -134,6 +142,7 @@ RESCALED_ABOVE = Binarizer("rescaled_above", rescaled=True, levels=_above)
 ABOVE_RATIO_OF_MEAN = Binarizer("above_ratio_of_mean", rescaled=False, levels=_above_ratio_of_mean)
 ABOVE_QUANTILE = Binarizer("above_quantile", rescaled=False, levels=_above_quantile)
 ABOVE_RATIO_OF_MAX = Binarizer("above_ratio_of_max", rescaled=False, levels=_above_ratio_of_max)
+REACHES = Binarizer("reaches", rescaled=False, levels=_reaches, nearest=True)
 OTSU = Binarizer("otsu", rescaled=False, levels=_otsu, thresholded=False)
 
 BINARIZERS: dict[str, Binarizer] = {
@@ -144,6 +153,7 @@ BINARIZERS: dict[str, Binarizer] = {
         ABOVE_RATIO_OF_MEAN,
         ABOVE_QUANTILE,
         ABOVE_RATIO_OF_MAX,
+        REACHES,
         OTSU,
     )
 }

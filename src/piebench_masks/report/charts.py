@@ -13,14 +13,21 @@ import pandas as pd
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.chart import Chart, Figure, Point, Series
 from piebench_masks.report.edit_tables import headlines
-from piebench_masks.report.methods import BASELINES, best_thresholds, learned_methods
+from piebench_masks.report.methods import (
+    BASELINES,
+    BOUNDS,
+    best_thresholds,
+    editors_of,
+    learned_methods,
+)
 from piebench_masks.report.names import header
 from piebench_masks.report.pareto import curves, pareto_points
 
 PARETO = "Keeping the background against doing the edit"
 FRONT = (
     "Rings and the grey line are the Pareto front: what no other point beats in both. Trivial "
-    "masks and the oracle, which edits under the annotated mask, do not rank."
+    "masks, the oracle, which edits under the annotated mask, and the bounds of all edits "
+    "(identity: the source as it is; target: the true edit) do not rank."
 )
 ONE_EDITOR = "The same of one editor, with the trivial masks."
 DICE = "Agreement with the annotated masks over the threshold"
@@ -47,10 +54,10 @@ def figures(
     if "background" in axes and "edit" in axes:
         x, y = axes["background"], axes["edit"]
         made["pareto"] = pareto_figure(edits, columns, x, y)
-        masked = edits[~edits["method"].isin(("none", "predicted", "oracle"))]["editor"].unique()
-        for number, editor in enumerate(masked if edits["editor"].nunique() > 1 else (), 1):
+        masked = editors_of(edits[~edits["method"].isin(("none", "predicted", "oracle"))])
+        for number, editor in enumerate(masked if len(editors_of(edits)) > 1 else (), 1):
             stem = "_".join(("pareto", str(number), *re.findall(r"\w+", editor, re.ASCII)))
-            rows = edits[edits["editor"] == editor]
+            rows = edits[(edits["editor"] == editor) | edits["method"].isin(BOUNDS)]
             chart = pareto_chart(rows, columns, x, y)
             made[stem] = Figure(f"{PARETO}: {editor}", ONE_EDITOR, [chart], "right", PARETO_SIZE)
     if len(masks):

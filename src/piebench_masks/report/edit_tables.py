@@ -11,7 +11,7 @@ import pandas as pd
 
 from piebench_masks.metrics.column import Column, Role, column_of
 from piebench_masks.report.mask_tables import COUNT
-from piebench_masks.report.methods import BASELINES, TRIVIAL, at_thresholds, order_methods
+from piebench_masks.report.methods import BASELINES, BOUNDS, TRIVIAL, at_thresholds, order_methods
 from piebench_masks.report.names import header
 from piebench_masks.report.ranking import best_cells, best_labels
 from piebench_masks.report.statistics import bootstrap
@@ -20,6 +20,10 @@ from piebench_masks.report.table import Format, Table
 NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
 NFE_MEANING = "evaluations of the U-Net"
+BETWEEN = (
+    "Identity is the source as it is, target the true edit: what edits lie between. They do not "
+    "rank."
+)
 AREA = Format(
     "Mask area %",
     digits=1,
@@ -54,14 +58,16 @@ def editing_table(
     Shown are the headline columns (without annotated masks: all) that have a value; the csv file
     has all, and the ends of each mean's 95 % bootstrap interval over samples. Values that are
     missing or infinite are left out. Rows under the annotated mask (``mask_source`` oracle) stand
-    apart at the end and never rank.
+    apart at the end, the bounds behind them; neither ever ranks.
     """
     valued = {name: columns[name] for name in valued_columns(editing, columns)}
     annotated = any(column.part == "outside" for column in valued.values())
     shown = {n: column for n, column in valued.items() if column.headline or not annotated}
     scored = at_thresholds(editing, thresholds)
     rows = finite(scored, valued)
-    groups = rows.groupby(["editor", "method", "mask_source"], sort=False, dropna=False)
+    keys = ["editor", "method", "mask_source"]
+    groups = rows.groupby(keys, sort=False, dropna=False)
+    edits = ~scored["method"].isin(BOUNDS)
     frame = _means(groups, valued)
     formats = {
         "editor": Format("Editor"),
@@ -80,6 +86,7 @@ def editing_table(
             secondary=True,
         )
     oracle, trivial = frame["mask_source"] == "oracle", frame["method"].isin(BASELINES)
+    bounds = frame["method"].isin(BOUNDS)
     cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}
     return Table(
@@ -88,15 +95,16 @@ def editing_table(
         formats=formats,
         notes=(
             "Means over samples unless a column says median; undefined values left out.",
-            *_fewer(groups, shown),
-            *filter(None, (column.note(scored[name]) for name, column in shown.items())),
+            *_fewer(rows[edits].groupby(keys, sort=False, dropna=False), shown),
+            *filter(None, (column.note(scored.loc[edits, name]) for name, column in shown.items())),
             *([TRIVIAL] if trivial.any() else []),
             *(["Edits under the annotated mask do not rank."] if (oracle & ~trivial).any() else []),
+            *([BETWEEN] if bounds.any() else []),
             *([cost] if painted else []),
         ),
         best=best_cells(frame, formats, directions, ~oracle),
-        sections=frozenset(frame.index[oracle][:1]),
-        muted=frozenset(frame.index[trivial | oracle]),
+        sections=frozenset((*frame.index[oracle][:1], *frame.index[bounds][:1])),
+        muted=frozenset(frame.index[trivial | oracle | bounds]),
     )
 
 
@@ -116,8 +124,8 @@ def _means(groups: Any, columns: Mapping[str, Column]) -> pd.DataFrame:
     for column, name in enumerate(means):
         frame[f"{name}_low"], frame[f"{name}_high"] = ends[:, :, column].T
     frame = frame.reset_index()
-    frame = frame.sort_values("mask_source", key=lambda source: source == "oracle", kind="stable")
-    return frame.reset_index(drop=True)
+    behind = (frame["mask_source"] == "oracle") + 2 * frame["method"].isin(BOUNDS)
+    return frame.iloc[behind.argsort(kind="stable")].reset_index(drop=True)
 
 
 def _formats(shown: Mapping[str, Column], chosen: Mapping[Role, str]) -> dict[str, Format]:
@@ -179,6 +187,7 @@ def editor_table(
     """
     chosen = headlines(editing, columns)
     rows = finite(at_thresholds(editing, thresholds), chosen.values())
+    rows = rows[~rows["method"].isin(BOUNDS)]
     methods = ["none", *(m for m in order_methods(rows["method"]) if m != "none")]
     methods = [method for method in methods if method in set(rows["method"])]
     frames, best, sections, count = [], set(), set(), 0

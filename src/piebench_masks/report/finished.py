@@ -16,6 +16,7 @@ from piebench_masks.report.methods import (
     at_thresholds,
     best_thresholds,
     edited_thresholds,
+    editors_of,
     learned_methods,
 )
 from piebench_masks.report.table import Table
@@ -59,7 +60,7 @@ def result_tables(scores: Scores) -> dict[str, Table]:
         tables["editing"] = editing_table(edits, columns, thresholds).noted(THRESHOLDS)
         if len(scores.costs):
             tables["cost"] = cost_table(scores.costs)
-        if edits["editor"].nunique() > 1:
+        if len(editors_of(edits)) > 1:
             tables["editors"] = editor_table(edits, columns, thresholds).noted(THRESHOLDS)
     if len(scores.masks):
         tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
@@ -72,7 +73,7 @@ def summary(scores: Scores, samples: int) -> list[str]:
     """What was run, and which method's masks are best."""
     masks, edits = scores.masks, scores.edits
     learned = learned_methods(scores.defaults)
-    editors = ", ".join(edits["editor"].unique()) if len(edits) else ""
+    editors = ", ".join(editors_of(edits)) if len(edits) else ""
     scored = [f"the masks of {', '.join(learned)}"] if learned else []
     scored += [f"edits by {editors}{' under these masks' if learned else ''}"] if editors else []
     sentences = [f"This run scores {' and '.join(scored)} on {samples} samples."] if scored else []

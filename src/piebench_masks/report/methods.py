@@ -8,21 +8,31 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
+from piebench_masks.settings import IDENTITY, TARGET
+
+BOUNDS = (IDENTITY, TARGET)
+"""What edits lie between: the source as it is, and the true edit. They never rank."""
 BASELINES = ("full", "empty", "centre", "random", "oracle")
 """Trivial mask methods: they stand behind the learned ones and never rank."""
+UNRANKED = (*BASELINES, *BOUNDS)
 TRIVIAL = "Trivial masks (full, empty, centre, random, oracle) do not rank."
 
 
 def order_methods(methods: Iterable[str]) -> list[str]:
-    """Distinct methods as they come, the trivial baselines last and the oracle last of all."""
+    """Distinct methods as they come, then the trivial baselines, the oracle and the bounds."""
     distinct = list(dict.fromkeys(methods))
-    baselines = [method for method in BASELINES if method in distinct]
-    return [method for method in distinct if method not in BASELINES] + baselines
+    unranked = [method for method in UNRANKED if method in distinct]
+    return [method for method in distinct if method not in UNRANKED] + unranked
 
 
 def learned_methods(methods: Iterable[str]) -> list[str]:
-    """Distinct methods as they come, without the trivial baselines."""
-    return [method for method in dict.fromkeys(methods) if method not in BASELINES]
+    """Distinct methods as they come, without the trivial baselines and the bounds."""
+    return [method for method in dict.fromkeys(methods) if method not in UNRANKED]
+
+
+def editors_of(edits: pd.DataFrame) -> list[str]:
+    """Distinct editors as they come, without the bounds."""
+    return list(edits.loc[~edits["method"].isin(BOUNDS), "editor"].unique())
 
 
 def best_thresholds(segmentation: pd.DataFrame) -> dict[str, float]:

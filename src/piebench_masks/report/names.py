@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from piebench_masks.report.methods import BOUNDS, editors_of
+
 if TYPE_CHECKING:
     from piebench_masks.metrics.column import Column
 
@@ -23,8 +25,9 @@ def header(column: "Column") -> str:
 
 def edit_names(rows: pd.DataFrame, *, several: bool | None = None) -> pd.Series:
     """What the edits in rows are called: by their mask method, after the editor if there are
-    ``several``; None: if the rows have more than one.
+    ``several``; None: if the rows have more than one. A bound has no mask.
     """
     if several is None:
-        several = rows["editor"].nunique() > 1
-    return rows["editor"] + ", " + rows["method"] if several else rows["method"]
+        several = len(editors_of(rows)) > 1
+    names = rows["editor"] + ", " + rows["method"]
+    return names.where(several & ~rows["method"].isin(BOUNDS), rows["method"])

@@ -26,7 +26,7 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
         model = f"{run.cfg.model.name} ({run.identity('model')['weights']})"
     scores = {
         f"{metric} of {name}": edit_score_folder(run, name, metric).key
-        for name in run.section("editor")
+        for name in run.scored_editors
         for metric in run.metrics
     }
     return provenance() | {

@@ -11,7 +11,7 @@ import pandas as pd
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.edit_tables import finite
-from piebench_masks.report.methods import BASELINES
+from piebench_masks.report.methods import BASELINES, UNRANKED
 
 Direction = Literal["up", "down"]
 
@@ -46,12 +46,13 @@ def pareto_points(
     """Columns ``x`` and ``y`` summed up by editor, method, mask source and threshold.
 
     The column ``front`` says which of them are on the Pareto front; rows under trivial masks and
-    under the annotated mask (``mask_source`` oracle) cannot be and do not push others off it.
+    under the annotated mask (``mask_source`` oracle) and bounds cannot be and do not push others
+    off it.
     """
     keys = ["editor", "method", "mask_source", "threshold"]
     groups = finite(editing, (x, y)).groupby(keys, sort=False, dropna=False)
     points = groups[[x, y]].agg({name: columns[name].statistic for name in (x, y)}).reset_index()
-    ranks = (points["mask_source"] != "oracle") & ~points["method"].isin(BASELINES)
+    ranks = (points["mask_source"] != "oracle") & ~points["method"].isin(UNRANKED)
     points["front"] = pareto_front(
         points[x].where(ranks).to_numpy(),
         points[y].to_numpy(),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from piebench_masks.report.methods import BASELINES
+from piebench_masks.report.methods import UNRANKED
 from piebench_masks.report.table import Format
 
 
@@ -22,7 +22,7 @@ def best_cells(
     ranking: pd.Series | bool = True,
 ) -> frozenset[tuple[int, str]]:
     """The best cells of each column, compared as they are shown, among rows that may rank."""
-    ranking = ~frame["method"].isin(BASELINES) & ranking
+    ranking = ~frame["method"].isin(UNRANKED) & ranking
     best = set()
     for name, direction in directions.items():
         shown = (frame.loc[ranking, name] * formats[name].scale).round(formats[name].digits or 0)

@@ -13,7 +13,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from piebench_masks.report.charts import sweep_figure
-from piebench_masks.report.methods import BASELINES
+from piebench_masks.report.methods import BASELINES, BOUNDS
 from piebench_masks.report.table import Format, Table
 
 ROLES = ("background", "edit", "target")
@@ -96,6 +96,7 @@ def _read(place: Path) -> pd.DataFrame:
     masks = masks[~masks["method"].isin(BASELINES)]
     if scores := _scores(place):
         frame = Table.read(place / "tables/editing.json").frame
+        frame = frame[~frame["method"].isin(BOUNDS)]
         frame = frame.rename(columns={"editor": EDITOR})  # "editor" may be what was swept
         several = [EDITOR] if frame[EDITOR].nunique() > 1 else []
         masks = masks.merge(frame[["method", *several, *scores]], on="method", how="left")

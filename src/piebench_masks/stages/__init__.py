@@ -19,7 +19,7 @@ STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
     ],
     "score": lambda run, samples: [
         MaskScores(run, samples),
-        *(EditScores(run, samples, editor) for editor in run.section("editor")),
+        *(EditScores(run, samples, editor) for editor in run.scored_editors),
     ],
 }
 """The stages that compute artifacts, by their name in ``stages=[...]``, in order."""

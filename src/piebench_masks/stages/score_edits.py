@@ -18,7 +18,7 @@ from piebench_masks.metrics import all_columns, load, reads_of, scores_of
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column, columns_json
 from piebench_masks.run import Run, once
-from piebench_masks.settings import EXTERNAL
+from piebench_masks.settings import EXTERNAL, IDENTITY, TARGET
 from piebench_masks.stages.edit import edit_folder, edit_name, has_edit
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.score_masks import Scored
@@ -37,7 +37,7 @@ def edit_score_folder(run: Run, editor: str, metric: str) -> Folder:
     parameters = {
         "version": EDIT_VERSION,
         # Edits made elsewhere are named by their contents.
-        "edits": EXTERNAL if editor == EXTERNAL else edit_folder(run, editor).key,
+        "edits": edit_folder(run, editor).key if editor in run.editors else EXTERNAL,
         "metric": run.identity(f"metrics.{metric}"),
     }
     folder = run.folder("edit_scores", parameters)
@@ -54,7 +54,7 @@ def score_item(run: Run, sample: Sample, editor: str, metric: str) -> str:
     It depends on the fields that editor and metric read, and always on the mask, which sets the
     size at which pictures are scored.
     """
-    edit_reads = () if editor == EXTERNAL else run.editors[editor].reads
+    edit_reads = run.editors[editor].reads if editor in run.editors else ()
     return item_name(sample, {*edit_reads, *reads_of(run.metrics[metric]), "mask"})
 
 
@@ -203,6 +203,9 @@ def read_edit(
 
     BenchmarkError for one that is damaged; the edit stage of the next run paints it anew.
     """
+    if variant.editor in (IDENTITY, TARGET):
+        assert variant.file is not None
+        return load_image(variant.file, (source.shape[0], source.shape[1]))
     if variant.file is not None:
         image = load_edit(variant.file, source.shape)
     else:

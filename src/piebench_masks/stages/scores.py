@@ -7,7 +7,6 @@ import pandas as pd
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
-from piebench_masks.settings import EXTERNAL
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import has_map, map_folder, map_name
 from piebench_masks.stages.score_edits import EDIT_KEYS, edit_score_folder, score_item
@@ -50,7 +49,7 @@ def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     ``nfe_inverse``, ``nfe_forward``: U-Net evaluations for the edit, NaN likewise.
     """
     variants = Variants(run)
-    frames = [_edit_scores(run, samples, variants, name) for name in run.section("editor")]
+    frames = [_edit_scores(run, samples, variants, name) for name in run.scored_editors]
     scored = [frame for frame in frames if len(frame)]
     if not scored:
         return _empty(run, [*EDIT_COLUMNS, *NFE])
@@ -75,7 +74,7 @@ def _edit_scores(
     ]
     edits = pd.DataFrame(variant_rows, columns=["sample", *EDIT_COLUMNS])
     edits = _samples(run, samples, lambda sample: sample.id).merge(edits, on="sample")
-    if editor == EXTERNAL:
+    if editor not in run.editors:
         edits[NFE] = float("nan")
     else:
         edits["item"] = edits["sample"].map({s.id: edit_item(run, editor, s) for s in samples})
@@ -122,8 +121,8 @@ def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list
         yield folder, [folder.made_by(map_name(run, name, sample)) for sample in mapped_samples]
         items = {mask_score_item(run, name, sample) for sample in samples}
         yield _makers(mask_score_folder(run, name), MASK_KEYS, items)
-    for editor in run.section("editor"):
-        if editor != EXTERNAL:
+    for editor in run.scored_editors:
+        if editor in run.editors:
             items = {edit_item(run, editor, sample) for sample in samples}
             yield _makers(edit_folder(run, editor), EDIT_KEYS, items)
         for metric in run.metrics:

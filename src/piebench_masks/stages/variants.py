@@ -16,7 +16,8 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource, external_methods
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, once
-from piebench_masks.settings import EXTERNAL, UNMASKED
+from piebench_masks.settings import BOUNDS, EXTERNAL, IDENTITY, TARGET, UNMASKED
+from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.maps import map_item
 from piebench_masks.stages.masks import Mask, edit_thresholds, mask_source, stored_masks
 
@@ -25,7 +26,8 @@ from piebench_masks.stages.masks import Mask, edit_thresholds, mask_source, stor
 class Variant:
     """One edit of a sample, called by its editor and its mask. Prints as its name.
 
-    An edit made elsewhere lies in a ``file``, and its mask is not known.
+    An edit made elsewhere lies in a ``file``, and its mask is not known: so do the bounds, the
+    source picture and the true edited one.
     """
 
     editor: str
@@ -64,9 +66,17 @@ class Variants:
         """What one editor makes: the unmasked edit, then one under every method at its thresholds.
 
         Methods without a mask are left out. Of editor ``external`` there is one for each of its
-        methods, whether the file is there or not.
+        methods, whether the file is there or not, and of ``bounds`` the source and the true edit,
+        where the sample has one.
         """
         run = self.run
+        if editor == BOUNDS:
+            bounds = {IDENTITY: sample.image_path, TARGET: sample.target_image_path}
+            return [
+                Variant(name, name, nan, "none", file=image_file(run, path))
+                for name, path in bounds.items()
+                if path and sample.target_image_path
+            ]
         if editor == EXTERNAL:
             relative_path = Path(run.cfg.dataset.image_dir) / sample.image_path
             root, methods = others(run)
@@ -98,10 +108,10 @@ def others(run: Run) -> tuple[Path, dict[str, MaskSource]]:
     """
     settings = run.section("editor")[EXTERNAL]
     methods = external_methods(Path(settings["root"]), settings["methods"])
-    if clashes := methods.keys() & run.editors.keys():
+    if clashes := methods.keys() & {*run.editors, IDENTITY, TARGET}:
         raise BenchmarkError(
             f"editor.external.root={settings['root']} has a method {min(clashes)}, and so is an "
-            "editor of this run called: rename the folder, or choose others in "
+            "editor of this run or a bound called: rename the folder, or choose others in "
             "editor.external.methods"
         )
     return Path(settings["root"]), methods

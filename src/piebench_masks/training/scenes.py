@@ -29,7 +29,12 @@ class Pool:
 def draw_pool(count: int, first_seed: int = 0, cells: int = 16) -> Pool:
     """Draw ``count`` training scenes, one for each seed from ``first_seed`` on."""
     seeds = TRAINING_SEEDS[first_seed : first_seed + count]
-    scenes = [sample_scene(np.random.default_rng(seed)) for seed in seeds]
+    return pool_of([sample_scene(np.random.default_rng(seed)) for seed in seeds], cells)
+
+
+def pool_of(scenes: Sequence[Scene], cells: int = 16) -> Pool:
+    """The scenes drawn."""
+    count = len(scenes)
     images = torch.empty(count, 3, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     regions = torch.ones(count, 4, cells, cells, dtype=torch.float16)
     for start in range(0, count, 1024):  # the full-size coverage of all scenes would not fit

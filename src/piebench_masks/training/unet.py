@@ -7,25 +7,25 @@ zeroed, as the map method ``ours`` does it, its attention is pulled flat.
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from torch import Tensor
-from torch.nn import functional as F
-from transformers import CLIPTokenizer
 
-from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS, Scene
+from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
+from piebench_masks.training.captions import ablated_words, tokenize
+from piebench_masks.training.few_steps import draw_edits, editing_loss
 from piebench_masks.training.loop import Schedule, train
-from piebench_masks.training.model import MAX_TOKENS, Denoiser, save_pipeline, write_tokenizers
-from piebench_masks.training.scenes import Pool, draw_pool, to_unit_range
+from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
+from piebench_masks.training.scenes import draw_pool
+from piebench_masks.training.vae import encode_pool
 
 log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
-_ABLATED = 0.35  # share of captions that lose words
+_TUNED = 0.4  # share of the steps that are tuned to few-step editing
 
 
 class RecordingAttention:
@@ -66,64 +66,6 @@ def record_grounded_layers(denoiser: Denoiser) -> list[Tensor]:
     return recorded
 
 
-@dataclass(frozen=True)
-class Captions:
-    """Token ids [N,32] of both tokenizers, the region [N,32] that each token points at, and which
-    tokens are words of the prompt, bool [N,32]."""
-
-    ids: tuple[Tensor, Tensor]
-    regions: Tensor
-    words: Tensor
-
-    def at(self, rows: Tensor) -> "Captions":
-        return Captions(
-            (self.ids[0][rows], self.ids[1][rows]), self.regions[rows], self.words[rows]
-        )
-
-
-def tokenize(scenes: Sequence[Scene], folder: Path) -> Captions:
-    """Captions of scenes with the tokenizers in ``folder``; every twentieth one is left empty."""
-    said = [scene.words() if row % 20 else [] for row, scene in enumerate(scenes)]
-    prompts = [" ".join(word for word, _ in words) for words in said]
-    ids = [
-        CLIPTokenizer.from_pretrained(folder / name)(
-            prompts, padding="max_length", return_tensors="pt"
-        ).input_ids
-        for name in ("tokenizer", "tokenizer_2")
-    ]
-    regions = torch.full((len(scenes), MAX_TOKENS), EVERYTHING)
-    words = torch.zeros(len(scenes), MAX_TOKENS, dtype=torch.bool)
-    for row, pointed in enumerate(said):
-        regions[row, 1 : 1 + len(pointed)] = torch.tensor([region for _, region in pointed])
-        words[row, 1 : 1 + len(pointed)] = True
-    return Captions((ids[0], ids[1]), regions, words)
-
-
-def ablated_words(captions: Captions, generator: torch.Generator) -> Tensor:
-    """Which words lose their embedding, bool [B,32]; words of one id go together.
-
-    Of the captions that lose any, half lose each id with p = 0.3, a quarter one word, a quarter all
-    the words of one object: what the benchmark's edits change.
-    """
-    ids, words = captions.ids[0], captions.words
-    rows = torch.arange(len(ids))
-    size = int(ids.max()) + 1
-
-    def ids_at(positions: Tensor) -> Tensor:
-        return F.one_hot(ids, size).mul(positions[..., None]).amax(dim=1).bool()
-
-    draw = torch.rand(len(ids), 3, generator=generator)
-    one = 1 + (draw[:, 0] * words.sum(dim=1)).long()
-    single = F.one_hot(one, MAX_TOKENS).bool()
-    thing = words & (captions.regions == (draw[:, 1] > 0.5).long()[:, None])
-    lost = torch.rand(len(ids), size, generator=generator) < 0.3
-    kind = (draw[:, 2] * 4 / _ABLATED).long()
-    lost = torch.where((kind == 2)[:, None], ids_at(single), lost)
-    lost = torch.where((kind == 3)[:, None], ids_at(thing), lost)
-    lost &= (kind < 4)[:, None]
-    return lost[rows[:, None], ids] & words
-
-
 def grounding_loss(recorded: Sequence[Tensor], targets: Tensor, weights: Tensor) -> Tensor:
     """KL(target || the token's attention over the pixels), mean over tokens and layers.
 
@@ -138,21 +80,6 @@ def grounding_loss(recorded: Sequence[Tensor], targets: Tensor, weights: Tensor)
     return total / len(recorded)
 
 
-@torch.no_grad()
-def encode_pool(vae: AutoencoderKL, pool: Pool, device: str, rows: int = 64) -> tuple[Tensor, ...]:
-    """Mean and standard deviation of the scenes' scaled latents, float16 [N,4,h,w] each."""
-    encoded: list[tuple[Tensor, Tensor]] = []
-    for images in pool.images.split(rows):
-        with torch.autocast(torch.device(device).type, torch.bfloat16):
-            posterior = vae.encode(to_unit_range(images).to(device)).latent_dist
-        scale = vae.config.scaling_factor
-        encoded.append(
-            ((posterior.mean * scale).half().cpu(), (posterior.std * scale).half().cpu())
-        )
-    means, deviations = (torch.cat(parts) for parts in zip(*encoded, strict=True))
-    return means, deviations
-
-
 def train_unet(
     folder: Path,
     work: Path,
@@ -163,12 +90,14 @@ def train_unet(
     learning_rate: float,
     scenes: int,
     grounding: float,
+    edits: int,
     channels: tuple[int, int] = (64, 128),
 ) -> None:
     """Train in the latents of ``folder/vae``; write U-Net, text encoders, tokenizers, scheduler.
 
     The folder is written at every checkpoint, with the averaged weights. Losses (SHAPES.md): noise
-    prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss.
+    prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss,
+    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits``.
     """
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
@@ -182,6 +111,7 @@ def train_unet(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
     alphas_cumprod = scheduler.alphas_cumprod
+    pairs = draw_edits(edits, vae, folder, device)
 
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
@@ -207,11 +137,16 @@ def train_unet(
         targets = pool.regions[rows].flatten(2).float()[torch.arange(batch)[:, None], regions]
         targets /= targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
         weights = caption.words * (timesteps < _GROUNDED_BELOW)[:, None]
-        return {
+        terms = {
             "noise": (error * (1 / alpha.flatten()).clamp_max(20).to(device) / 5).mean(),
             "grounding": grounding
             * grounding_loss(recorded, targets.to(device), weights.float().to(device)),
         }
+        if step >= (1 - _TUNED) * steps:
+            terms["editing"] = editing_loss(
+                denoiser, alphas_cumprod, pairs, batch // 2, device, generator
+            )
+        return terms
 
     train(
         denoiser,

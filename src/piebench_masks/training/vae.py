@@ -4,6 +4,7 @@ Knows scenes and the training loop, not the diffusion model that will live in it
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from piebench_masks.training.loop import Schedule, train
-from piebench_masks.training.scenes import draw_pool, to_unit_range
+from piebench_masks.training.scenes import Pool, draw_pool, to_unit_range
 
 log = logging.getLogger(__name__)
 
@@ -21,12 +22,12 @@ LATENT_STD = 0.8  # of a scaled latent; SDXL's lie between 0.65 and 0.95
 _CROP = 32
 
 
-def build_vae(channels: tuple[int, ...] = (16, 32, 64), sample_size: int = 64) -> AutoencoderKL:
+def build_vae(channels: Sequence[int] = (32, 64, 128), sample_size: int = 64) -> AutoencoderKL:
     """An untrained AutoencoderKL of SDXL's form, one layer a block, without attention."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(channels),
         up_block_types=("UpDecoderBlock2D",) * len(channels),
-        block_out_channels=channels,
+        block_out_channels=tuple(channels),
         layers_per_block=1,
         norm_num_groups=8,
         sample_size=sample_size,
@@ -44,36 +45,44 @@ def train_vae(
     batch: int,
     learning_rate: float,
     scenes: int,
-    channels: tuple[int, ...] = (16, 32, 64),
+    kl: float,
+    noise: float,
+    channels: Sequence[int] = (32, 64, 128),
 ) -> None:
     """Train on random crops, the last fifth on whole images; write ``folder/vae`` in float16.
 
-    ``work`` keeps the checkpoint. The loss is L1 + 0.5 MSE + 0.3 L1 of the gradients + 4e-4 KL
-    (SHAPES.md). Logs the PSNR of scenes that training does not see.
+    ``work`` keeps the checkpoint. The loss is L1 + 2 MSE + 0.3 L1 of the gradients + ``kl`` KL.
+    Decoded are latents with ``noise`` times their standard deviation, so that what the U-Net
+    predicts need not be exact. Logs the PSNR of scenes that training does not see.
     """
     torch.manual_seed(0)
-    vae = build_vae(channels).to(device)
+    vae = build_vae(channels).to(device, memory_format=torch.channels_last)
     images = draw_pool(scenes).images
 
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
-        chosen = images[torch.randint(scenes, (batch,), generator=generator)]
-        if step < 0.8 * steps:
+        crops = step < 0.8 * steps
+        rows = torch.randint(scenes, (batch if crops else batch // 2,), generator=generator)
+        chosen = images[rows]
+        if crops:
             top, left = torch.randint(images.shape[-1] - _CROP + 1, (2,), generator=generator)
             chosen = chosen[..., top : top + _CROP, left : left + _CROP]
-        pixels = to_unit_range(chosen).to(device)
+        pixels = to_unit_range(chosen).to(device, memory_format=torch.channels_last)
         with torch.autocast(pixels.device.type, torch.bfloat16):
             posterior = vae.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator).to(device)
-            decoded = vae.decode(posterior.mean + posterior.std * noise).sample.float()
+            mean = posterior.mean.float()
+            added = noise * mean.std(dim=(0, 2, 3), keepdim=True)
+            drawn = torch.randn(mean.shape, generator=generator).to(device)
+            latents = mean + (posterior.var.float() + added**2).sqrt() * drawn
+            decoded = vae.decode(latents).sample.float()
         difference = decoded - pixels
         rows, columns = difference.diff(dim=-2).abs().mean(), difference.diff(dim=-1).abs().mean()
         divergence = (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean() / 2
         return {
             "l1": difference.abs().mean(),
-            "mse": 0.5 * (difference**2).mean(),
+            "mse": 2 * (difference**2).mean(),
             "gradient": 0.3 * (rows + columns),
-            "kl": 4e-4 * divergence,
+            "kl": kl * divergence,
         }
 
     schedule = Schedule(steps, learning_rate, average=0.998)
@@ -105,3 +114,18 @@ def normalise_latents(vae: AutoencoderKL, pixels: Tensor) -> None:
     encode.bias[channels:] += 2 * gain.log()
     decode.bias += F.linear(mean, decode.weight[:, :, 0, 0])
     decode.weight /= gain[None, :, None, None]
+
+
+@torch.no_grad()
+def encode_pool(vae: AutoencoderKL, pool: Pool, device: str, rows: int = 64) -> tuple[Tensor, ...]:
+    """Mean and standard deviation of the scenes' scaled latents, float16 [N,4,h,w] each."""
+    encoded: list[tuple[Tensor, Tensor]] = []
+    for images in pool.images.split(rows):
+        with torch.autocast(torch.device(device).type, torch.bfloat16):
+            posterior = vae.encode(to_unit_range(images).to(device)).latent_dist
+        scale = vae.config.scaling_factor
+        encoded.append(
+            ((posterior.mean * scale).half().cpu(), (posterior.std * scale).half().cpu())
+        )
+    means, deviations = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+    return means, deviations

@@ -9,7 +9,7 @@ from piebench_masks.metrics.column import Column
 from piebench_masks.report.charts import pareto_figure
 from piebench_masks.report.edit_tables import cost_table, editing_table, editor_table
 from piebench_masks.report.mask_tables import dice_table, method_table, threshold_table
-from piebench_masks.report.methods import at_thresholds, best_thresholds
+from piebench_masks.report.methods import at_thresholds, best_thresholds, leak_levels
 from piebench_masks.report.names import edit_names, header
 from piebench_masks.report.pareto import pareto_points
 from piebench_masks.report.table import Format, Table
@@ -228,6 +228,17 @@ def test_method_table_counts_degenerate_masks_and_averages_the_sweep(segmentatio
     assert frame.loc["ours", "dice_mean"] == pytest.approx(ours["dice"].mean())
     best = [ours.loc[ours["sample"] == sample, "dice"].max() for sample in set(ours["sample"])]
     assert frame.loc["ours", "dice_per_image"] == pytest.approx(sum(best) / len(best))
+
+
+def test_leak_levels_stand_in_the_tables(segmentation):
+    knows = {"ours": "prompts", "signed": "word", "full": "nothing", "oracle": "annotation"}
+    table = method_table(segmentation, knows=knows)
+    assert dict(zip(table.frame["method"], table.frame["knows"], strict=True)) == knows
+    assert "| prompts |" in table.to_markdown() and "Knows" in table.to_markdown()
+    (note,) = leak_levels(knows)
+    assert "prompts: ours; word: signed" in note and "have it easier" in note
+    assert "easier" not in leak_levels({"ours": "prompts", "full": "nothing"})[0]
+    assert leak_levels({"full": "nothing"}) == []
 
 
 def test_interval_is_reproducible_and_that_of_a_plain_bootstrap(segmentation):

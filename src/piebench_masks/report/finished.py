@@ -4,7 +4,7 @@ Gets frames of per-sample rows; must not know stores, stages or models.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -17,6 +17,7 @@ from piebench_masks.report.methods import (
     best_thresholds,
     edited_thresholds,
     editors_of,
+    leak_levels,
     learned_methods,
 )
 from piebench_masks.report.table import Table
@@ -32,7 +33,7 @@ class Scores:
     """All scores of a run: a row a sample, method and threshold; ``costs`` a row an edit.
 
     ``edit_type`` is an ordered categorical of the data set's labels. columns: what the edits'
-    metrics mean; defaults: the methods' own thresholds.
+    metrics mean; defaults: the methods' own thresholds; knows: their leak levels.
     """
 
     masks: pd.DataFrame
@@ -40,6 +41,7 @@ class Scores:
     costs: pd.DataFrame
     columns: Mapping[str, Column]
     defaults: Mapping[str, float]
+    knows: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def best_thresholds(self) -> dict[str, float]:
@@ -64,9 +66,12 @@ def result_tables(scores: Scores) -> dict[str, Table]:
             tables["editors"] = editor_table(edits, columns, thresholds).noted(THRESHOLDS)
     if len(scores.masks):
         tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
-        tables["mask_methods"] = method_table(scores.masks)
+        tables["mask_methods"] = method_table(scores.masks, knows=scores.knows)
         tables["dice_by_edit_type"] = dice_table(scores.masks)
-    return tables
+    levels = leak_levels(scores.knows)
+    return {
+        name: table.noted(*levels) if name != "cost" else table for name, table in tables.items()
+    }
 
 
 def summary(scores: Scores, samples: int) -> list[str]:

@@ -4,6 +4,7 @@ Gets frames of per-sample rows, returns finished tables; must not know stores, s
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -70,12 +71,15 @@ def dice_table(
 
 
 def method_table(
-    segmentation: pd.DataFrame, thresholds: Mapping[str, float] | Literal["best"] = "best"
+    segmentation: pd.DataFrame,
+    thresholds: Mapping[str, float] | Literal["best"] = "best",
+    knows: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """One row per mask method: scores at its threshold, over its sweep, and its degenerate masks.
 
     Scores of ``segmentation.COLUMNS`` that the rows lack are left out. The interval of Dice is the
     95 % percentile bootstrap over samples, the same resamples for all methods, from a fixed seed.
+    knows: the methods' leak levels, a column where they are given.
     """
     rows, note = _chosen(segmentation, thresholds)
     by_method = rows.groupby("method")
@@ -95,6 +99,10 @@ def method_table(
     frame["undefined"] = 1 - by_method["sample"].nunique() / rows["sample"].nunique()
     frame = frame.loc[order_methods(rows["method"])].reset_index()
     formats = _method_formats(scores)
+    if knows:
+        frame.insert(1, "knows", frame["method"].map(knows))
+        level = Format("Knows", meaning="how much of the answer the method is told")
+        formats = {"method": formats.pop("method"), "knows": level, **formats}
     ranked = dict.fromkeys(["dice", "iou", *further, "dice_mean", "dice_per_image"], "up")
     baselines = frame["method"].isin(BASELINES)
     return Table(

@@ -30,6 +30,18 @@ def learned_methods(methods: Iterable[str]) -> list[str]:
     return [method for method in dict.fromkeys(methods) if method not in UNRANKED]
 
 
+def leak_levels(knows: Mapping[str, str]) -> list[str]:
+    """A sentence on what the learned methods are told; knows: the level of each."""
+    told: dict[str, list[str]] = {}
+    for method in learned_methods(knows):
+        told.setdefault(knows[method], []).append(method)
+    if not told:
+        return []
+    levels = "; ".join(f"{level}: {', '.join(methods)}" for level, methods in told.items())
+    unlike = " Methods that are told more have it easier." if len(told) > 1 else ""
+    return [f"What the methods know of the answer: {levels}.{unlike}"]
+
+
 def editors_of(edits: pd.DataFrame) -> list[str]:
     """Distinct editors as they come, without the bounds."""
     return list(edits.loc[~edits["method"].isin(BOUNDS), "editor"].unique())

@@ -66,6 +66,7 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         costs=measured_costs(run, samples, edits),
         columns=edit_columns(run),
         defaults={name: method.threshold for name, method in run.methods.items()},
+        knows={name: method.knows for name, method in run.methods.items()},
     )
 
 

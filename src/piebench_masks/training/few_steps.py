@@ -42,16 +42,19 @@ class EditPool:
     target_captions: Captions
 
 
-def draw_edits(count: int, vae: AutoencoderKL, folder: Path, device: str) -> EditPool:
+def draw_edits(count: int, vae: AutoencoderKL, folder: Path, work: Path, device: str) -> EditPool:
     """Training edits of ``KINDS`` in turn; the tokenizers are those in ``folder``."""
-    sides: tuple[list[Scene], list[Scene]] = ([], [])
+    sides: dict[str, list[Scene]] = {"source": [], "target": []}
     for index in range(count):
         rng = np.random.default_rng(TRAINING_SEEDS[FIRST_SEED + index])
         edit = sample_edit(rng, KINDS[index % len(KINDS)])
-        for side, scene in zip(sides, (edit.source, edit.target), strict=True):
-            side.append(scene)
-    latents = [encode_pool(vae, pool_of(side), device)[0] for side in sides]
-    captions = [tokenize(side, folder) for side in sides]
+        sides["source"].append(edit.source)
+        sides["target"].append(edit.target)
+    latents = [
+        encode_pool(vae, pool_of(scenes), device, work / f"edits-{count}-{side}.safetensors")[0]
+        for side, scenes in sides.items()
+    ]
+    captions = [tokenize(scenes, folder) for scenes in sides.values()]
     return EditPool(latents[0], latents[1], captions[0], captions[1])
 
 

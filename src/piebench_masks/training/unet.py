@@ -105,13 +105,13 @@ def train_unet(
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device)
     pool = draw_pool(scenes)
     captions = tokenize(pool.scenes, folder)
-    means, deviations = encode_pool(vae, pool, device)
+    means, deviations = encode_pool(vae, pool, device, work / f"latents-{scenes}.safetensors")
     log.info("encoded %d scenes: std %s", scenes, means[:4096].float().std(dim=(0, 2, 3)).tolist())
     scheduler = EulerAncestralDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     )
     alphas_cumprod = scheduler.alphas_cumprod
-    pairs = draw_edits(edits, vae, folder, device)
+    pairs = draw_edits(edits, vae, folder, work, device)
 
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
@@ -151,7 +151,7 @@ def train_unet(
     train(
         denoiser,
         loss,
-        Schedule(steps, learning_rate, warm_up=300),
+        Schedule(steps, learning_rate, warm_up=300, average=0.9995),
         work / "unet.safetensors",
         on_checkpoint=lambda: _export(folder, denoiser, recorded),
     )

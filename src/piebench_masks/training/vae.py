@@ -3,12 +3,15 @@
 Knows scenes and the training loop, not the diffusion model that will live in its latents.
 """
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -117,8 +120,21 @@ def normalise_latents(vae: AutoencoderKL, pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_pool(vae: AutoencoderKL, pool: Pool, device: str, rows: int = 64) -> tuple[Tensor, ...]:
-    """Mean and standard deviation of the scenes' scaled latents, float16 [N,4,h,w] each."""
+def encode_pool(
+    vae: AutoencoderKL, pool: Pool, device: str, cache: Path, rows: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the scenes' scaled latents, float16 [N,4,h,w] each.
+
+    ``cache`` keeps them, so that a phase that goes on need not wait: its name tells them apart from
+    those of other scenes, and its metadata from those of other weights.
+    """
+    weights = vae.state_dict()
+    key = hashlib.sha256(b"".join(w.float().cpu().numpy().tobytes() for w in weights.values()))
+    about = {"vae": key.hexdigest()}
+    if cache.is_file():
+        with safe_open(cache, "pt") as stored:
+            if stored.metadata() == about:
+                return stored.get_tensor("mean"), stored.get_tensor("std")
     encoded: list[tuple[Tensor, Tensor]] = []
     for images in pool.images.split(rows):
         with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -128,4 +144,6 @@ def encode_pool(vae: AutoencoderKL, pool: Pool, device: str, rows: int = 64) -> 
             ((posterior.mean * scale).half().cpu(), (posterior.std * scale).half().cpu())
         )
     means, deviations = (torch.cat(parts) for parts in zip(*encoded, strict=True))
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    save_file({"mean": means, "std": deviations}, cache, about)
     return means, deviations

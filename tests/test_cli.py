@@ -56,7 +56,7 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (["dataset=pie_bench", "dataset.root=nowhere"], ["nowhere", "mapping_file.json"]),
         (["model.id=nowhere/at/all", "limit=1"], ["nowhere/at/all", "model.id"]),
         (["comat=exact"], ["comat is no setting: did you mean compat?"]),
-        (["mask=[our]"], ["mask has no option our: did you mean ours?"]),
+        (["mask=[our]"], ["mask has no option our: did you mean ours"]),
         (["thresholds=["], ["thresholds=[", "quote"]),
         (["name=${nope}"], ["nope"]),
         (["frobnicate"], ["neither a setting", "audit, regress, show"]),

@@ -83,7 +83,7 @@ def test_edits_do_what_was_asked_and_keep_the_background(folder: Path) -> None:
         "thresholds=[0.35]",
         "stages=[parse,masks,edit,score]",
     )
-    by_method = edits.groupby("method")
+    by_method = edits[edits["editor"] == "turbo_edit"].groupby("method")
     # Relative to doing nothing; 1 is no edit at all.
     assert (by_method["target_error"].median() < 0.40).all()
     assert by_method["psnr_unedit_part"].mean()["ours"] > 27.5

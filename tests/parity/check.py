@@ -36,7 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _safely("official scores", lambda: official_scores(asked.folder, asked.weights))
         )
     elif MaskGoldens.knows(asked.folder):
-        checks = _compared(MASK_FAMILIES, MaskGoldens(asked.folder, SHARED).cases)
+        cases = MaskGoldens(asked.folder, SHARED).cases
+        checks = _compared(MASK_FAMILIES, cases)
+        seen = {check.case.split()[0] for check in checks}
+        unseen = [case.key for case in cases if case.key not in seen]
+        checks += [Check("nobody looked at", f"{key}.npz", 1, 0) for key in unseen]
     elif EditorGoldens.knows(asked.folder):
         models = asked.model or SHARED / "goldens_editors" / "model"
         families = (*EDITOR_FAMILIES, *FEATURE_FAMILIES)

@@ -59,10 +59,16 @@ def prompt_diff(
     )
 
 
-def target_columns(source: Sequence[int], target: Sequence[int]) -> tuple[int, ...]:
-    """The text positions of the target prompt that are inserted or replace something."""
+def changed_columns(
+    source: Sequence[int], target: Sequence[int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The text positions of the source prompt and of the target prompt that the other lacks."""
     opcodes = SequenceMatcher(None, source, target).get_opcodes()
-    return tuple(j for tag, *_, j1, j2 in opcodes if tag != "equal" for j in range(j1, j2))
+    changes = [opcode for opcode in opcodes if opcode[0] != "equal"]
+    return (
+        tuple(i for _, i1, i2, *_ in changes for i in range(i1, i2)),
+        tuple(j for *_, j1, j2 in changes for j in range(j1, j2)),
+    )
 
 
 def ablation(diff: PromptDiff, spans: Sequence[Span], compat: Compat) -> Ablation:

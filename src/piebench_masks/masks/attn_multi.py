@@ -25,8 +25,13 @@ class AttnMulti(MapMethod):
 
     @property
     def needs(self) -> Needs:
-        attention = {"cross_attention": ("every",), "heads": "each", "words": "changed"}
-        return Needs(conditions=("probe",), draws=self.draws, **attention)  # type: ignore[arg-type]
+        return Needs(
+            conditions=("probe",),
+            draws=self.draws,
+            cross_attention=("every",),
+            heads="each",
+            words="changed",
+        )
 
     def __call__(self, record: Record) -> Tensor:
         """[h, w]."""

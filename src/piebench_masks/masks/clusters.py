@@ -28,10 +28,6 @@ class Clusters(MapMethod):
     weights: tuple[float, ...] = (0.7, 0.3)
     draws: int | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "weights", tuple(self.weights))
-
     @property
     def needs(self) -> Needs:
         return Needs(

@@ -12,7 +12,10 @@ from piebench_masks.masks.attention import OUTSIDE_MID, word_attention
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.needs import Needs
+from piebench_masks.masks.postprocess import blurred
 from piebench_masks.masks.record import Record
+
+BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Instant(MapMethod):
         found = rescale(maps[alike >= self.like].mean(dim=0))
         if (unlike := maps[alike <= self.unlike]).numel():
             found = (found - rescale(unlike.mean(dim=0))).clamp(min=0)
-        return rescale(_blurred(_blurred(found)))
+        return rescale(blurred(blurred(found, BINOMIAL), BINOMIAL))
 
 
 def _grown(attention: Tensor, side: int) -> Tensor:
@@ -62,11 +65,3 @@ def _grown(attention: Tensor, side: int) -> Tensor:
 
 def _cosines(maps: Tensor, other: Tensor) -> Tensor:
     return F.cosine_similarity(maps.flatten(1), other.flatten()[None], dim=1)
-
-
-def _blurred(soft_map: Tensor) -> Tensor:
-    """The binomial of five cells both ways; mirrored at the edge, which is not repeated."""
-    kernel = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
-    padded = F.pad(soft_map[None, None], (2,) * 4, mode="reflect")
-    across = F.conv2d(padded, kernel[None, None, None])
-    return F.conv2d(across, kernel[None, None, :, None])[0, 0]

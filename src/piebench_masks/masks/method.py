@@ -4,7 +4,7 @@ Maps are soft, on their native grid. Must not know files, configuration or any s
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -59,8 +59,9 @@ class MapMethod:
                 setattr(cls, name, field(default=default, metadata=NO_OUTPUT))
 
     def __post_init__(self) -> None:
-        for name in ("sweep", "post"):  # YAML has lists
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for setting in fields(self):
+            if isinstance(setting.default, tuple):  # YAML has lists
+                object.__setattr__(self, setting.name, tuple(getattr(self, setting.name)))
         name = type(self).__name__
         if self.binarizer not in BINARIZERS:
             raise BenchmarkError(

@@ -45,10 +45,7 @@ class Blur:
                 f"Blur(sigma={self.sigma}, size={self.size}) of a map {list(soft_map.shape)}: "
                 "sigma must be positive, and size odd and below twice the map's side"
             )
-        kernel = gaussian(self.sigma, radius)
-        padded = F.pad(soft_map[None, None], (radius,) * 4, mode="reflect")
-        across = F.conv2d(padded, kernel[None, None, None])
-        return F.conv2d(across, kernel[None, None, :, None])[0, 0]
+        return blurred(soft_map, gaussian(self.sigma, radius))
 
 
 @dataclass(frozen=True)
@@ -112,6 +109,13 @@ def gaussian(sigma: float, radius: int) -> Tensor:
     """exp(-x^2 / 2 sigma^2), normalised: [2 radius + 1]."""
     kernel = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
     return kernel / kernel.sum()
+
+
+def blurred(soft_map: Tensor, kernel: Tensor) -> Tensor:
+    """The map under a kernel [2 radius + 1] both ways; mirrored at the edge, which stays single."""
+    padded = F.pad(soft_map[None, None], (len(kernel) // 2,) * 4, mode="reflect")
+    across = F.conv2d(padded, kernel[None, None, None])
+    return F.conv2d(across, kernel[None, None, :, None])[0, 0]
 
 
 def propagate(soft_map: Tensor, attention: Tensor, power: int) -> Tensor:

@@ -1,6 +1,5 @@
 """The texts of one scene as the model's tokenizer sees them, and which of their words change."""
 
-from difflib import SequenceMatcher
 from functools import cached_property
 
 from torch import Tensor
@@ -11,6 +10,7 @@ from piebench_masks.diffusion.prompt_diff import (
     Compat,
     PromptDiff,
     ablation,
+    changed_columns,
     prompt_diff,
     token_weights,
 )
@@ -56,13 +56,8 @@ class SceneTexts:
         if side == self._diff.probe:
             return token_weights(self._diff, self.max_tokens)
         source, target = (self.tokens(name) for name in ("source", "target"))
-        columns = [
-            column
-            for tag, i1, i2, j1, j2 in SequenceMatcher(None, source, target).get_opcodes()
-            if tag != "equal"
-            for column in (range(i1, i2) if side == "source" else range(j1, j2))
-        ]
-        return token_weights(PromptDiff(side, tuple(columns), ()), self.max_tokens)
+        columns = changed_columns(source, target)[side == "target"]
+        return token_weights(PromptDiff(side, columns, ()), self.max_tokens)
 
     def tokens(self, text: Condition | Text) -> tuple[int, ...]:
         """Its ids, with BOS and EOS, as many as the model sees."""

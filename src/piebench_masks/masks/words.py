@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from piebench_masks.data.scene import Knows
-from piebench_masks.diffusion.prompt_diff import target_columns
+from piebench_masks.diffusion.prompt_diff import changed_columns
 from piebench_masks.masks.attention import mean_over_words, word_attention
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.needs import Needs
@@ -35,7 +35,7 @@ class TargetWords(MapMethod):
         """[g, g]."""
         assert record.tokenize is not None
         prompts = record.scene.source_prompt, record.scene.target_prompt
-        columns = target_columns(*map(record.tokenize, prompts))
+        _, columns = changed_columns(*map(record.tokenize, prompts))
         return _looked_for(record, "target", columns)
 
 
@@ -52,9 +52,12 @@ class BlendedWord(MapMethod):
 
     @property
     def needs(self) -> Needs:
-        texts = ("blended_words",)
-        conditions, grid = ("source",), ("map",)
-        return Needs(conditions=conditions, cross_attention=grid, texts=texts, draws=self.draws)  # type: ignore[arg-type]
+        return Needs(
+            conditions=("source",),
+            cross_attention=("map",),
+            texts=("blended_words",),
+            draws=self.draws,
+        )
 
     def __call__(self, record: Record) -> Tensor:
         """[g, g]."""

@@ -18,7 +18,7 @@ from findings import RESULTS, Finding, Sheet, about, publish
 from flows import Flow, Measured, Place, Setting, in_child, measure_all, overrides
 from samples import SHAPES_SIZE, write_samples
 
-from piebench_masks.diffusion.source import packaged
+from piebench_masks.weights import packaged
 
 FLOWS: tuple[Flow, ...] = ("reference", "project")
 PAPER_SIZE, PAPER_NOISE_GRID = 512, 64

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from piebench_masks.diffusion.source import packaged
+from piebench_masks.weights import packaged
 
 UNET = {
     "sample_size": 64,

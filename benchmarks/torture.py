@@ -34,14 +34,15 @@ import piebench_masks.executors.local
 import piebench_masks.pipeline
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Posterior
-from piebench_masks.diffusion.source import packaged
 from piebench_masks.diffusion.stable_diffusion import StableDiffusion
+from piebench_masks.report.finished import MEASURED
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
 from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.stage import Batch, Stage
 from piebench_masks.store import Folder
+from piebench_masks.weights import packaged
 
 OVERRIDES = (
     *("tracker=none", "limit=4", "batch_size=1", "threads=1", "device=cpu", "name=run"),
@@ -127,7 +128,7 @@ class Place:
     def tables(self) -> Tables:
         found = [path for pattern in TABLES for path in sorted(self.results.glob(pattern))]
         # Seconds are measured, and differ.
-        return {path.name: path.read_bytes() for path in found if path.stem != "cost"}
+        return {path.name: path.read_bytes() for path in found if path.stem not in MEASURED}
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Every finished file by its place, with what changes when it is written again."""

@@ -289,8 +289,31 @@ def segmentation(prediction: Mask, target: Mask) -> dict[str, np.float32]:
     found |= {f"{name}_inv": value for name, value in ratios(~prediction, ~target).items()}
     found["area"] = np.float32(sum(map(bool, prediction.flat))) / np.float32(prediction.size)
     found["dice_inner"] = ratios(*inner)["dice"]
+    band = max(1, round(0.02 * hypot(*target.shape)))
+    found["boundary_iou"] = np.float32(band_iou(*inner, band))
     found["boundary_f"] = np.float32(outline_f(*inner, ceil(0.0075 * hypot(*target.shape))))
     return found
+
+
+def band_iou(prediction: Mask, target: Mask, width: int) -> float:
+    """Of the pixels of either mask from which ``width`` steps of a king lead out of it."""
+    bands = [rim(mask, width) for mask in (prediction, target)]
+    either = len(bands[0] | bands[1])
+    return len(bands[0] & bands[1]) / either if either else 1.0
+
+
+def rim(mask: Mask, width: int) -> set[tuple[int, int]]:
+    height, length = mask.shape
+
+    def is_in(y: int, x: int) -> bool:
+        return 0 <= y < height and 0 <= x < length and bool(mask[y, x])
+
+    steps = range(-width, width + 1)
+    return {
+        (y, x)
+        for y, x in np.ndindex(mask.shape)
+        if is_in(y, x) and not all(is_in(y + down, x + along) for down in steps for along in steps)
+    }
 
 
 def ratios(prediction: Mask, target: Mask) -> dict[str, np.float32]:

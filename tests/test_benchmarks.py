@@ -1,4 +1,4 @@
-"""The benchmarks' reference flow computes what the package computes, and both scripts run.
+"""The benchmarks' reference flow computes what the package computes, and the scripts run.
 
 Nothing here looks at a clock.
 """
@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,23 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from rich.console import Console
 
 from piebench_masks.data.images import load_image
 from piebench_masks.data.sample import Sample
+from piebench_masks.data.scene import Scene
+from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
+from piebench_masks.diffusion.backbone import Backbone, Posterior
+from piebench_masks.diffusion.unet import parts
 from piebench_masks.editing.turbo_edit import edited, invert
+from piebench_masks.masks import METHODS, MapMethod
+from piebench_masks.masks.diffedit import DiffEdit
+from piebench_masks.masks.ours import Ours
+from piebench_masks.masks.postprocess import Propagate
+from piebench_masks.masks.rows import Answers
+from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.maps import read_map
@@ -189,12 +201,15 @@ def test_editing_scores(both: Both) -> None:
         np.testing.assert_allclose(ours, expected, rtol=2e-3)
 
 
-def run_script(name: str, *options: str, output: Path) -> dict[str, Any]:
+COMPARED = "| What | Reference's flow | Ours | Ratio | To reach |"
+
+
+def run_script(name: str, *options: str, output: Path, columns: str = COMPARED) -> dict[str, Any]:
     """What a script prints must be tables; returns the JSON that it writes."""
     command = [sys.executable, str(BENCHMARKS / name), *options, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "| What | Reference's flow | Ours | Ratio | To reach |" in done.stdout
+    assert columns in done.stdout
     written = json.loads(output.read_text())
     assert {"date", "commit", "command", "machine", "cpu", "cores", "versions"} <= set(
         written["about"]
@@ -217,6 +232,110 @@ def test_the_cpu_script(tmp_path: Path) -> None:
     assert all(lines[what]["ratio"] > 0 for what in compared)
     assert lines["from the shell: start, loading and report as well"]["ours"] > 0
     assert {"whole", "repeated", "paper size"} <= set(written["raw"])
+
+
+CHANGED_SCENE = Scene(
+    "one", torch.zeros(64, 64, 3, dtype=torch.uint8), "a red circle on grass", "a blue circle"
+)
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("counted")
+
+
+@pytest.fixture
+def without_values(tiny_folder: Path) -> Any:
+    config = UNet2DConditionModel.load_config(tiny_folder / "unet")
+    with torch.device("meta"):
+        return UNet2DConditionModel.from_config(config)
+
+
+RECORDED = {
+    "changed words": Ours(),
+    "every head": METHODS["attn_multi"],
+    "both kinds": METHODS["casa"],
+    "propagated": DiffEdit(draws=2, post=(Propagate(),)),
+}
+
+
+@pytest.mark.parametrize("method", RECORDED.values(), ids=RECORDED)
+def test_what_is_counted_is_what_is_recorded(
+    method: MapMethod, counting: Any, without_values: Any, tiny: Backbone
+) -> None:
+    scenes = [CHANGED_SCENE, replace(CHANGED_SCENE, id="two", target_prompt="a big red circle")]
+    found = counting.counted(without_values, tiny, scenes, [method], rows=2, map_size=16)
+    cells = counting.planned(tiny, scenes, method)
+    flat = torch.zeros(2, 4, 16, 16)
+    seeded = {"sample_mode": "argmax", "seed": 0, "noise_dtype": torch.float32}
+    answers = Answers(tiny, Posterior(flat, flat), cells, **seeded)
+    arrays = [
+        array
+        for cell in cells
+        for name in cell.tracks
+        for array in by_grid(answers.recordings([cell])[cell.condition, cell.level].arrays[name])
+    ]
+    assert found.rows == len(answers)
+    assert found.kept == sum(array.nbytes for array in arrays) > 0
+
+
+def by_grid(recorded: Any) -> list[torch.Tensor]:
+    return list(recorded.values()) if isinstance(recorded, dict) else [recorded]
+
+
+def test_self_attention_is_reduced_row_by_row(
+    counting: Any, without_values: Any, tiny: Backbone
+) -> None:
+    method = RECORDED["propagated"]
+    found = counting.counted(without_values, tiny, [CHANGED_SCENE], [method], rows=4, map_size=16)
+    ((heads,),) = {(layer.heads,) for layer in finest_self_attention(without_values)}
+    one_row = 4 * heads * 256 * 256
+    assert found.self_attention_rows == 1
+    assert found.attention == 3 * one_row  # scores, scaled scores and their softmax
+    assert found.of_block == 4 * one_row
+    assert found.row_kept == found.kept == 4 * 256 * 256
+
+
+def test_a_whole_block_of_attention_would_be_counted(counting: Any, without_values: Any) -> None:
+    class Whole(AttentionControl):
+        def attend(self, layer: Layer, projections: Projections) -> None:
+            projections.probabilities.mean(dim=1)
+
+    attention = finest_self_attention(without_values)[0]
+    hidden = torch.empty(4, 256, attention.to_q.in_features, device="meta")
+    held, layer = counting.Held(), Layer(0, "self", 16, "down")
+    found = counting.recorded_layer(held, Whole(), layer, attention, hidden, None)
+    assert found.attention_rows == 4
+
+
+def finest_self_attention(unet: Any) -> list[Any]:
+    return [
+        unet.get_submodule(name.removesuffix(".processor"))
+        for name, layer in parts(unet)[0].items()
+        if layer.grid == 16 and not layer.is_cross
+    ]
+
+
+@pytest.mark.slow
+def test_the_methods_script(tmp_path: Path) -> None:
+    columns = "| What | First edition's four | All | Ratio | At most |"
+    options = "--quick", "--markdown"
+    written = run_script("methods.py", *options, output=tmp_path / "methods.json", columns=columns)
+    together, alone, memory, held = written["figures"].values()
+    assert [line["what"] for line in together] == ["U-Net rows a sample", "seconds a sample"]
+    assert [together[0][side] for side in ("four", "all")] == [21, 25]
+    assert together[1]["ratio"] > 0
+    asking = {name for name, method in METHODS.items() if needs_model({name: method})}
+    assert {line["method"] for line in alone} == asking | {"ours_self", "diffedit_self"}
+    assert len(memory) == 2 + len(alone)
+    assert held[0]["held"] == 1
+    layers = {
+        (layer["kind"], layer["grid"]): (layer["layers"], layer["heads"])
+        for layer in written["raw"]["model"]["layers"]
+    }
+    sizes = {32: (10, 10), 16: (60, 20)}  # SDXL's
+    assert layers == {(kind, g): sizes[g] for kind in ("cross", "self") for g in sizes}
 
 
 @pytest.mark.slow

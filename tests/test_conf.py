@@ -54,7 +54,8 @@ def test_every_option_composes_and_names_things_that_exist(
     value = f"[{option}]" if group in ("mask", "editor") else option
     places = ["results_dir", "dataset.root", "++dataset.source"]
     more = ["mask.external.methods={mine: prompts}"] * (group == "mask" and option == "external")
-    places += [f"{'mask' if more else 'editor'}.external.root"] * ("external" in option)
+    places += [f"{'mask' if group == 'mask' else 'editor'}.external.root"] * ("external" in option)
+    more += ["hparams_search.space={seed: [0, 1]}"] * (group == "hparams_search")
     cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places), *more)
     plain = OmegaConf.to_container(cfg, resolve=True)
     for target in targets(plain):
@@ -63,7 +64,7 @@ def test_every_option_composes_and_names_things_that_exist(
     run = Run(cfg)
     methods = {"mine" if name == "external" else name for name in cfg.get("mask", {})}
     assert set(run.methods) == {*methods, *cfg.baselines}
-    assert set(run.editors) == {*cfg.editor} - {"external"}
+    assert set(run.editors) == {*cfg.get("editor", {})} - {"external"}
 
 
 def test_the_paper_experiment_is_the_references_protocol() -> None:

@@ -3,6 +3,7 @@
 As they stand, or with small data in place of the reader's.
 """
 
+import inspect
 import json
 import os
 import re
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from _pytest.mark import ParameterSet
+from hydra.utils import get_object
 from PIL import Image
 
 from piebench_masks.data.shapes.write import write_shapes
+from piebench_masks.settings_page import CONF
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -25,7 +28,7 @@ DOCUMENTS = [
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 README_LINES = 150
 PROGRAM_LINES = 40
@@ -94,10 +97,11 @@ COMMANDS = {
         f"{QUICK} stages=[parse,masks] num_repeat=1 seed=1,2"
     ),
     "piebench-masks dataset=shapes stages=[parse]": SMALL,
-    "piebench-masks hparams_search=optuna hparams_search.objective=dice name=search": (
-        f"{QUICK} hparams_search.trials=1"
-    ),
+    "piebench-masks hparams_search=optuna hparams_search.method=casa mask=[casa] editor=[] "
+    "name=search 'hparams_search.space={mask.casa.lam: {low: 0, high: 2}, mask.casa.centre: [0.4, "
+    "0.5, 0.6]}'": (f"{QUICK} mask=[casa] limit=2 hparams_search.trials=1"),
     "piebench-masks experiment=demo dry_run=true": SMALL,
+    "piebench-masks experiment=zoo": "limit=1 threads=1 tracker=none devices=null",
     # extending
     "PYTHONPATH=. piebench-masks experiment=demo name=edges +mask.edges._target_=my_mask.Edges "
     "+mask.edges.reach=2": f"{OWN} mask=[]",
@@ -297,7 +301,8 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
 def test_every_document_is_linked() -> None:
     linked = {target for document in DOCUMENTS for target, _ in links(document)}
-    assert [path.name for path in (ROOT / "docs").iterdir() if path.resolve() not in linked] == []
+    files = [path for path in (ROOT / "docs").rglob("*.*") if path.suffix != ".pyc"]
+    assert [path.name for path in files if path.resolve() not in linked] == []
 
 
 def test_no_sentence_stands_in_two_documents() -> None:
@@ -347,3 +352,15 @@ def test_a_program_runs_as_written(program: str, place: Path) -> None:
     run(f"python {program}", place)
     for picture in PROGRAMS[program]:
         assert Image.open(place / picture).size == (64, 64)
+
+
+@pytest.mark.parametrize("option", sorted(Path(CONF, "mask").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_mask_method_has_its_page(option: Path) -> None:
+    """docs/method_pages.py writes them."""
+    if option.stem == "external":
+        return
+    page = (ROOT / "docs" / "masks" / f"{option.stem}.md").read_text()
+    [target] = re.findall(r"^  _target_: (\S+)", option.read_text(), re.MULTILINE)
+    described = inspect.cleandoc(get_object(target).__doc__).replace("``", "`")
+    assert option.read_text().rstrip() in page and described in page
+    assert f"(masks/{option.stem}.md)" in (ROOT / "docs" / "masks.md").read_text()

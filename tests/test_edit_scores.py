@@ -206,14 +206,15 @@ def test_the_searchs_area_asks_columns_for_their_roles(tmp_path: Path) -> None:
     distance = column_of("background", columns, columns)
     agreement = column_of("edit", columns, columns)
     rows = pd.DataFrame({"editor": "e", "method": "ours", "threshold": [0.1, 0.1, 0.2, 0.2]})
+    rows["sample"], both = ["s", "t", "s", "t"], ("s", "t")
     rows[distance], rows[agreement] = [0.4, 0.6, 0.2, 0.2], [60.0, 60.0, 10.0, np.inf]
     rows.to_parquet(tmp_path / "edit_scores.parquet")
     write_columns(tmp_path / "columns.json", columns)
     expected = 0.5 * 0.6 + 0.3 * 0.1
-    assert front_hypervolume(tmp_path, "ours") == pytest.approx(expected)
-    assert front_hypervolume(tmp_path, "other") == 0
+    assert front_hypervolume(tmp_path, "ours", (), both) == pytest.approx(expected)
+    assert front_hypervolume(tmp_path, "other", (), both) == 0
     assert agreement is not None
     unbounded = columns | {agreement: replace(columns[agreement], bounds=None)}
     write_columns(tmp_path / "columns.json", unbounded)
     with pytest.raises(BenchmarkError, match="a column of the role edit that has bounds"):
-        front_hypervolume(tmp_path, "ours")
+        front_hypervolume(tmp_path, "ours", (), both)

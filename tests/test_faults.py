@@ -28,6 +28,7 @@ from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Posterior
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
+from piebench_masks.report.finished import MEASURED
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
@@ -68,7 +69,7 @@ def tables(folder: Path) -> Tables:
     """All but that of the measured seconds."""
     results = folder / "results" / "run"
     found = [*results.glob("*_scores.parquet"), *sorted(results.glob("tables/*.csv"))]
-    return {path.name: path.read_bytes() for path in found if path.stem != "cost"}
+    return {path.name: path.read_bytes() for path in found if path.stem not in MEASURED}
 
 
 @pytest.fixture(scope="module")

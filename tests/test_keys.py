@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
-from piebench_masks.diffusion.source import packaged
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder
 from piebench_masks.stages.latents import latents_folder
@@ -24,6 +23,7 @@ from piebench_masks.stages.masks import mask_folder
 from piebench_masks.stages.parse import parsed_folder
 from piebench_masks.stages.score_edits import edit_score_folder
 from piebench_masks.stages.score_masks import mask_score_folder
+from piebench_masks.weights import packaged
 
 MODEL_MAPS = (
     *("ours", "attn_based", "noise_based", "diffedit", "attn_multi", "attn_self", "casa", "ledits"),

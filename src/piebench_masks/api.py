@@ -20,13 +20,14 @@ from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import Compat
-from piebench_masks.diffusion.source import packaged, resolve_model
+from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor, Sources, check_needs, paint
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
+from piebench_masks.weights import packaged
 
 Picture = Image.Image | Path | str
 """A PIL image of any mode, or an image file."""

@@ -11,6 +11,7 @@ from piebench_masks.console import print_table, say
 from piebench_masks.data.sample import SAMPLE_FIELDS, Sample
 from piebench_masks.parts import made
 from piebench_masks.report.methods import learned_methods
+from piebench_masks.report.results import for_terminal
 from piebench_masks.report.write import Report, write_report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
@@ -63,7 +64,7 @@ def publish(run: Run, samples: Sequence[Sample], results: Report) -> str | None:
 
 
 def say_results(run: Run, results: Report, tracker: str | None, console: Console) -> None:
-    """Print all tables and the report's path; a run of a sweep is one line."""
+    """Print the tables that matter most and the report's path; a run of a sweep is one line."""
     if run.cfg.sweep:
         _say_sweep_run(run, run.cfg.sweep.values, results, console)
     else:
@@ -87,9 +88,9 @@ def _print_tables(results: Report, console: Console) -> None:
     if void:
         words = "Not comparable with the published numbers: the report says why"
         say(console, "void", words, tables=void)
-    for stem, table in {**comparisons, **results.tables}.items():
-        if stem not in void:
-            print_table(console, table.to_rich(), table.secondary)
+    shown = [table for stem, table in comparisons.items() if stem not in void]
+    for table in (*shown, *for_terminal(results.tables)):
+        print_table(console, table.to_rich(), table.secondary)
 
 
 def _say_sweep_run(run: Run, values: Mapping[str, Any], results: Report, console: Console) -> None:

@@ -14,11 +14,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.parts import Part, check_part, made, takes
 from piebench_masks.section import Section, built, defaults, setting
 from piebench_masks.values import one_line, suits
+from piebench_masks.weights import packaged
 
 UNMASKED = "none"
 """The tables' name of the edit without a mask."""
@@ -33,6 +33,8 @@ Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
+EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'"}
+"""Of settings that must be given and are no path."""
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 
 
@@ -355,7 +357,8 @@ def _typed(cfg: DictConfig, kind: type[S]) -> S:
         ) from error
     if missing:
         names = " and ".join(sorted(missing))
-        raise BenchmarkError(f"{names} must be set, for example {min(missing)}=/path/to/it")
+        example = EXAMPLES.get(min(missing), "/path/to/it")
+        raise BenchmarkError(f"{names} must be set, for example {min(missing)}={example}")
     settings = built(kind, {k: {} if v is None and k in PARTS else v for k, v in plain.items()})
     settings.check_parts()
     return settings

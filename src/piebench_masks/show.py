@@ -16,14 +16,12 @@ from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.report.methods import editors_of
 from piebench_masks.report.names import edit_names
-from piebench_masks.report.results import Results, read_run
+from piebench_masks.report.results import Results, for_terminal, read_run
 from piebench_masks.report.table import Table
 
 USAGE = """piebench-masks show results/RUN [results/RUN ...]
 
 One run: its tables. Several: their Dice and edits beside each other."""
-IN_FULL = ("editing", "cost", "editors", "thresholds", "mask_methods", "dice_by_edit_type")
-"""Tables of one run, the most important last: a terminal is read from its end."""
 ROLES = ("background", "edit", "target")
 """What is compared of the edits of several runs."""
 
@@ -35,7 +33,7 @@ def show_runs(folders: Sequence[Path], console: Console) -> None:
     runs = [read_run(folder) for folder in folders]
     names = _names(folders)
     if len(runs) == 1:
-        for table in (runs[0].tables[stem] for stem in IN_FULL if stem in runs[0].tables):
+        for table in for_terminal(runs[0].tables):
             print_table(console, table.to_rich(), table.secondary)
     else:
         for compared in _side_by_side(dict(zip(names, runs, strict=True))):

@@ -12,13 +12,13 @@ import pytest
 import piebench_masks.editing
 from piebench_masks.diffusion.backbone import Capability
 from piebench_masks.diffusion.loading import backbone_class
-from piebench_masks.diffusion.source import packaged
 from piebench_masks.editing.editor import READABLE, Editor, check_needs
 from piebench_masks.editing.inversion import Invert, ddim, direct, null_text
 from piebench_masks.editing.prompt_to_prompt import PromptToPrompt
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
+from piebench_masks.weights import packaged
 
 
 def editors() -> list[type]:

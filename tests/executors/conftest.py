@@ -13,6 +13,7 @@ from rich.console import Console
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.pipeline import run_pipeline
+from piebench_masks.report.finished import MEASURED
 
 RESULTS = "*.parquet", "tables/*.csv", "tables/*.tex"
 Tables = dict[str, bytes]
@@ -44,7 +45,7 @@ def compute(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Compute:
         results = folder / "results"
         found = [path for pattern in RESULTS for path in sorted(results.glob(pattern))]
         assert len(found) > 5
-        return {path.name: path.read_bytes() for path in found if path.stem != "cost"}
+        return {path.name: path.read_bytes() for path in found if path.stem not in MEASURED}
 
     return computed
 

@@ -18,11 +18,11 @@ from hydra import initialize_config_dir
 
 from piebench_masks.cli import CONF
 from piebench_masks.data.sample import Sample
-from piebench_masks.diffusion.source import packaged
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.executors import local
 from piebench_masks.run import Run
 from piebench_masks.stages.stage import Failure, Work
+from piebench_masks.weights import packaged
 
 TWO = "devices=[cpu,cpu]"
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
-from piebench_masks.masks import METHODS, MapMethod
+from piebench_masks.errors import BenchmarkError
+from piebench_masks.masks import METHODS, SEGMENTERS, MapMethod
 from piebench_masks.masks.binarize import BINARIZERS, rescale
 from piebench_masks.masks.casa import Casa
 from piebench_masks.masks.chord import Chord
@@ -16,7 +17,6 @@ from piebench_masks.masks.clusters import Clusters, cluster_means, k_means
 from piebench_masks.masks.instant import Instant
 from piebench_masks.masks.ledits import Ledits, rank
 from piebench_masks.masks.postprocess import Propagate, Rescale
-from piebench_masks.masks.record import MapError
 from piebench_masks.masks.relevance import Relevance
 from piebench_masks.masks.soft_maps import soft_maps
 
@@ -40,7 +40,7 @@ def test_all_methods_of_prompts_cost_seven_rows(tiny: Backbone, soft_map: Any) -
     mean = torch.zeros(1, 4, 16, 16)
     picture = torch.zeros(64, 64, 3, dtype=torch.uint8)
     scene = Scene("a", picture, *PROMPTS, blended_words="red blue")
-    methods = {name: method for name, method in METHODS.items() if name != "diffedit"}
+    methods = {n: method for n, method in METHODS.items() if n not in {*SEGMENTERS, "diffedit"}}
     before = tiny.counts["unet_rows"]
     soft_maps(tiny, Posterior(mean, mean), [scene], methods)
     assert tiny.counts["unet_rows"] - before == 7
@@ -127,7 +127,9 @@ def test_the_blended_word_is_a_leak_and_must_be_there(soft_map: Any) -> None:
     alone = soft_map(method, blended_words="red")
     assert found.min() > 0 and alone.min() > 0
     missing = soft_map(method)
-    assert isinstance(missing, MapError) and "blended word" in str(missing)
+    assert isinstance(missing, BenchmarkError) and "sample a has no blended_word" in str(missing)
+    inserted = soft_map(method, prompts=("a circle on grass", "a big circle on grass"))
+    assert isinstance(inserted, Tensor) and inserted.eq(0).all()
 
 
 def test_chord_needs_two_levels(soft_map: Any) -> None:

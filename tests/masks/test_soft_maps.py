@@ -11,7 +11,7 @@ from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.ddpm import add_noise, start_timestep
 from piebench_masks.diffusion.prompt_diff import PromptError
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks import BASELINES, METHODS
+from piebench_masks.masks import BASELINES, METHODS, SEGMENTERS
 from piebench_masks.masks.record import MapError
 from piebench_masks.masks.soft_maps import soft_maps
 
@@ -21,8 +21,8 @@ PAIRS = (
     ("a square and a red circle", "a square"),
 )
 ALL = ("ours", "attn_based", "noise_based", "diffedit")
-ZOO = tuple(name for name in METHODS if name not in {*BASELINES, "blended_word"})
-"""All methods that are asked about two prompts."""
+ZOO = tuple(name for name in METHODS if name not in {*BASELINES, *SEGMENTERS, "blended_word"})
+"""All methods that ask the diffusion model about two prompts."""
 SAME = (("a red circle", "a red circle"),)
 UNSEEN = ((f"a{' red' * 40} circle", f"a{' red' * 40} square"),)
 

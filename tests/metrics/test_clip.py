@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from piebench_masks.metrics import WeightsError
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.clip import Clip
+from piebench_masks.weights import WeightsError
 
 CONFIG = {
     "embed_dim": 16,

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from piebench_masks.metrics import WeightsError
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.lpips import Lpips, load_features
+from piebench_masks.weights import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,14 @@ from safetensors.numpy import save_file
 import piebench_masks
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
-from piebench_masks.metrics import Metric, WeightsError, all_columns, device_argument, scores_of
+from piebench_masks.metrics import Metric, all_columns, device_argument, scores_of
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.clip import Clip
 from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.lpips import Lpips
 from piebench_masks.metrics.pixel import Pixel
 from piebench_masks.metrics.structure import Structure
+from piebench_masks.weights import WeightsError
 
 PRETRAINED = Path(piebench_masks.__file__).parent / "pretrained"
 Make = Callable[..., Metric]

@@ -10,9 +10,9 @@ import torch
 from torchvision.transforms import Compose, Normalize, Resize
 from transformers import ViTConfig, ViTModel
 
-from piebench_masks.metrics import WeightsError
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.structure import Structure
+from piebench_masks.weights import WeightsError
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from families import Check, furthest
+from PIL import Image
 from torch import Tensor
 
 from piebench_masks.data.scene import Knows, Scene
@@ -25,12 +27,15 @@ from piebench_masks.masks import (
     AttnSelf,
     Casa,
     Chord,
+    ClipSeg,
     Clusters,
+    GroundedSam,
     Instant,
     Ledits,
     MapMethod,
     Needs,
     Relevance,
+    Sam3,
 )
 from piebench_masks.masks.attention import weighted_attention, word_attention
 from piebench_masks.masks.attn_multi import heat_maps
@@ -41,7 +46,7 @@ from piebench_masks.masks.record import Record, Recording
 from piebench_masks.masks.soft_maps import soft_maps
 
 CROSS, SELF, NOISE, RAW, RESCALED = 2e-6, 2e-8, 2e-5, 1e-5, 2e-4
-PIXELS, PLACES = 4 / 4096, 0.01
+PIXELS, PLACES, SEGMENTER = 4 / 4096, 0.01, 1e-4
 RANK = {64: 2.5e-4, 16: 4e-3}
 EVERYTHING = Needs(conditions=("source", "target"), noise=True, cross_attention=(16, 32)) | Needs(
     conditions=("probe",), cross_attention=(16, 32), self_attention=(16, 32)
@@ -349,4 +354,57 @@ def _quantile_cuts(case: MaskCase, variant: str, name: str, maps: Tensor) -> Ite
                 yield case.error("LEDITS++ masks", where, wrong, PIXELS)
 
 
-MASK_FAMILIES = (blocks, words, heat_of_one_prompt, operators, noise, cuts, ledits)
+def segmenters(case: MaskCase) -> Iterator[Check]:
+    """What segmenters find on pictures, through their processors."""
+    if not any(name.startswith("clipseg/") for name in case.arrays):
+        return
+    cpu = torch.device("cpu")
+    model = {
+        name: str(next(case.goldens.shared.glob(f"*/model/{name}_random")))
+        for name in ("clipseg", "sam3", "grounding_dino", "sam2")
+    }
+    with torch.no_grad():
+        for key in sorted({name.split("/")[1] for name in case.arrays}):
+            with Image.open(case.goldens.folder / "inputs" / f"{key}.png") as image:
+                picture = np.array(image.convert("RGB"))
+            size = picture.shape[:2]
+
+            def word(part: str, key: str = key) -> str:
+                found: str = case.facts[f"{part}/{key}/"]["word"]
+                return found
+
+            (share,) = ClipSeg(model=model["clipseg"]).found([picture], [word("clipseg")], cpu)
+            logits = f"clipseg/{key}/logits"
+            yield case.check("clipseg", logits, share.logit(), SEGMENTER)
+            small = F.interpolate(share[None, None], (64, 64), mode="bilinear")[0, 0]
+            yield case.check("clipseg", f"clipseg/{key}/prob64", small, SEGMENTER)
+            mask = BINARIZERS["above"].masks(share, [0.5], size, "exact")[0]
+            yield case.share("clipseg", f"clipseg/{key}/mask512_0.5", mask, SEGMENTER)
+            (share,) = Sam3(model=model["sam3"]).found([picture], [word("sam3")], cpu)
+            yield case.check("sam3", f"sam3/{key}/soft_max_score_x_prob", share, SEGMENTER)
+            yield from _grounded(case, key, picture, word("gdino"), model)
+
+
+def _grounded(
+    case: MaskCase, key: str, picture: Any, word: str, model: dict[str, str]
+) -> Iterator[Check]:
+    cpu, scores = torch.device("cpu"), []
+    for name in case.arrays:
+        part, of, *rest = name.split("/")
+        if (part, of) == ("gdino", key) and rest[-1] == "scores":
+            scores.append(float(rest[0].removeprefix("t")))
+    for score in sorted(scores):
+        method = GroundedSam(
+            model=model["grounding_dino"], mask_model=model["sam2"], box_score=score
+        )
+        boxes, found = method.boxes(picture, word, cpu)
+        yield case.check("grounded_sam", f"gdino/{key}/t{score:g}/scores", found, SEGMENTER)
+    # The boxes of the last, highest score went on to the other model.
+    yield case.check("grounded_sam", f"sam2/{key}/boxes_in", boxes, 10 * SEGMENTER)
+    covered = method.covered(picture, boxes, cpu)
+    yield case.share("grounded_sam", f"sam2/{key}/union", covered.any(dim=0), SEGMENTER)
+    (soft_map,) = method.found([picture], [word], cpu)
+    yield case.share("grounded_sam", f"sam2/{key}/union", soft_map > score, SEGMENTER)
+
+
+MASK_FAMILIES = (blocks, words, heat_of_one_prompt, operators, noise, cuts, ledits, segmenters)

@@ -53,6 +53,8 @@ def segmentation() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["sample", "edit_type", "method", "threshold"])
     for score in ("dice", "precision", "recall", "iou", "area", "dice_inner", "boundary_f"):
         frame[score] = draw.random(len(frame))
+    frame["annotated"] = frame.groupby("sample")["area"].transform("first")
+    frame["boundary_iou"], frame["constant"] = draw.random(len(frame)), 0.0
     frame.loc[frame["method"] == "oracle", "dice"] = 0.99
     frame.loc[frame["method"] == "full", "area"] = 1.0
     return typed(frame)

@@ -29,7 +29,7 @@ COLUMNS = {
         "Error to target", "down", digits=3, statistic="median", role="target", part="inside"
     ),
 }
-SCORES = ["dice", "precision", "recall", "iou", "area", "dice_inner"]
+SCORES = ["dice", "precision", "recall", "iou", "area", "annotated", "boundary_iou", "constant"]
 EDIT = ["editor", "method", "threshold", "mask_source", "mask_area", "nfe_inverse", "nfe_forward"]
 NONSENSE = {
     name: f"{letter}{letter}_psnr_edited" for name, letter in zip(COLUMNS, "zyxwvu", strict=True)
@@ -45,7 +45,7 @@ def scores() -> Scores:
     grid = [("ours", at, "predicted") for at in (0.25, 0.5, 0.75)] + [("full", 0.5, "predicted")]
     ids = [f"s{n:02d}" for n in range(12)]
     masks = pd.DataFrame(
-        [(s, int(s[1:]) % 3, m, at, *draw.random(6)) for s in ids for m, at, _ in grid],
+        [(s, int(s[1:]) % 3, m, at, *draw.random(len(SCORES))) for s in ids for m, at, _ in grid],
         columns=["sample", "edit_type", "method", "threshold", *SCORES],
     )
     edits = pd.DataFrame(
@@ -58,7 +58,10 @@ def scores() -> Scores:
         columns=["sample", "edit_type", *EDIT, *COLUMNS],
     )
     defaults = {"ours": 0.5, "full": 0.5}
-    return Scores(typed(masks, TYPES), typed(edits, TYPES), pd.DataFrame(), COLUMNS, defaults)
+    map_costs = pd.DataFrame(columns=["method", "unet_rows", "forwards", "seconds"])
+    return Scores(
+        typed(masks, TYPES), typed(edits, TYPES), pd.DataFrame(), map_costs, COLUMNS, defaults
+    )
 
 
 def renamed(scores: Scores) -> Scores:

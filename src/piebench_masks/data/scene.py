@@ -14,6 +14,7 @@ from torch import Tensor
 
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
+from piebench_masks.errors import BenchmarkError
 
 Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 """The leak level of a mask method, how much of the answer it is given: only the picture; both
@@ -50,6 +51,21 @@ class Scene:
     def target_changed(self) -> tuple[str, ...]:
         """The words of the target prompt that the source prompt does not have."""
         return self._changed()[1]
+
+    @property
+    def blended_source(self) -> str:
+        """The half of the blended words that names the source; empty where there are none.
+
+        Where words are only inserted, the source shows nothing of the edit. Raises BenchmarkError
+        where it does and the sample has no blended words.
+        """
+        words = self.blended_words.split()
+        if not words and self.source_changed:
+            raise BenchmarkError(
+                f"sample {self.id} has no blended_word, and its prompts differ in more than "
+                "insertions: choose a method that looks for the changed words"
+            )
+        return " ".join(words[: (len(words) + 1) // 2])
 
     def as_known(self, knows: Knows) -> "Scene":
         """What a method of that leak level is shown; everything else is blank."""

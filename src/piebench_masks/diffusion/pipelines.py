@@ -4,13 +4,11 @@ Knows no backbone and no method.
 """
 
 import json
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.weights import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -49,8 +47,11 @@ def load_pipeline(
 
     Raises BenchmarkError where it does not load.
     """
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
     try:
-        with _quiet():
+        with quiet(diffusers_logging, transformers_logging):
             return kind.from_pretrained(
                 folder,
                 variant=variant,
@@ -65,26 +66,3 @@ def load_pipeline(
             f"the diffusion model in {folder} does not load with variant={variant}: {error}; "
             f"give {wanted}, with the weights of that variant as safetensors"
         ) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars or advice from diffusers and transformers while a model is loaded."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
-    settings = [
-        (library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries
-    ]
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-            library.disable_progress_bar()
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        for library, (verbosity, bars) in zip(libraries, settings, strict=True):
-            library.set_verbosity(verbosity)
-            if bars:
-                library.enable_progress_bar()

@@ -13,6 +13,7 @@ from pathlib import Path
 from piebench_masks.diffusion.pipelines import INDEX, read_index
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
+from piebench_masks.weights import first_cause
 
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
 """Parts of a pipeline that no backbone and no editor looks at."""
@@ -31,11 +32,6 @@ DESCRIPTIONS = (
 """Files of a part that are loaded beside its weights."""
 STEMS = {"diffusers": "diffusion_pytorch_model", "transformers": "model"}
 """The stem of a part's weights, by library."""
-
-
-def packaged(name: str | Path) -> str:
-    """The folder of weights that this package carries under that name."""
-    return str(Path(__file__).parents[1] / "pretrained" / name)
 
 
 def resolve_model(
@@ -75,7 +71,7 @@ def resolve_model(
             f"  looked for: in the cache ({cache_dir or 'the Hugging Face default'}), then online\n"
             f"  what to do: check the network and the name, set {setting}.cache_dir to a cache "
             f"that holds it, or {setting}.id to a local folder\n"
-            f"  the cause: {_first_cause(error)}"
+            f"  the cause: {first_cause(error)}"
         ) from error
     return Path(path), f"{id}@{Path(path).name}{f', {variant}' if variant else ''}"
 
@@ -128,10 +124,3 @@ def _visible(folder: Path) -> list[Path]:
     """All files below a folder but for hidden ones and texts for people."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     return [p for p in files if not any(n.startswith(".") for n in p.relative_to(folder).parts)]
-
-
-def _first_cause(error: BaseException) -> str:
-    """The first error of a chain; those raised on top of it are advice for programmers."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -6,8 +6,10 @@ from piebench_masks.masks.attn_self import AttnSelf
 from piebench_masks.masks.baselines import BASELINES
 from piebench_masks.masks.casa import Casa
 from piebench_masks.masks.chord import Chord
+from piebench_masks.masks.clipseg import ClipSeg
 from piebench_masks.masks.clusters import Clusters
 from piebench_masks.masks.diffedit import DiffEdit
+from piebench_masks.masks.grounded_sam import GroundedSam
 from piebench_masks.masks.instant import Instant
 from piebench_masks.masks.ledits import Ledits
 from piebench_masks.masks.method import MapMethod
@@ -16,7 +18,15 @@ from piebench_masks.masks.noise_based import NoiseBased
 from piebench_masks.masks.ours import Ours
 from piebench_masks.masks.record import MapError, Record
 from piebench_masks.masks.relevance import Relevance
+from piebench_masks.masks.sam3 import Sam3
 from piebench_masks.masks.words import BlendedWord, TargetWords
+
+SEGMENTERS: dict[str, MapMethod] = {
+    "clipseg": ClipSeg(),
+    "sam3": Sam3(),
+    "grounded_sam": GroundedSam(),
+}
+"""Those of METHODS whose default weights come from the Hugging Face hub."""
 
 METHODS: dict[str, MapMethod] = {
     "ours": Ours(),
@@ -33,6 +43,7 @@ METHODS: dict[str, MapMethod] = {
     "relevance": Relevance(),
     "clusters": Clusters(),
     "chord": Chord(),
+    **SEGMENTERS,
     **BASELINES,
 }
 """The methods of this package under their usual names, with their default settings."""
@@ -40,11 +51,14 @@ METHODS: dict[str, MapMethod] = {
 __all__ = [
     "BASELINES",
     "METHODS",
+    "SEGMENTERS",
     "AttnMulti",
     "AttnSelf",
     "Casa",
     "Chord",
+    "ClipSeg",
     "Clusters",
+    "GroundedSam",
     "Instant",
     "Ledits",
     "MapError",
@@ -52,4 +66,5 @@ __all__ = [
     "Needs",
     "Record",
     "Relevance",
+    "Sam3",
 ]

@@ -4,10 +4,12 @@ Maps are soft, on their native grid. Must not know files, configuration or any s
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Knows
@@ -38,12 +40,14 @@ class MapMethod:
     sets the default of every field that it wants another one for.
     threshold: for one mask; sweep: first and last threshold and their number; binarizer: a name in
     BINARIZERS: these three change masks and no map. post: what is done to the map, in this order.
-    version: to be raised when the formula changes; knows: the leak level, what it may look at.
+    version: to be raised when the formula changes; knows: the leak level, what it may look at;
+    forwards: passes of networks of its own that a map takes.
     Raises BenchmarkError for settings that no map can be cut with.
     """
 
     version: ClassVar[int] = 1
     knows: ClassVar[Knows] = "prompts"
+    forwards: ClassVar[int] = 0
 
     threshold: float = field(default=0.5, metadata=NO_OUTPUT)
     sweep: tuple[float, float, int] = field(default=(0.0, 1.0, 21), metadata=NO_OUTPUT)
@@ -88,6 +92,17 @@ class MapMethod:
         """The soft map, float32 [g, g] on the CPU; MapError where there is none."""
         raise NotImplementedError
 
+    def maps(self, records: Iterable[Record]) -> list[Tensor | Exception]:
+        """Of many samples, in the place of those without a map what was raised.
+
+        To be overridden where a network of the method's own takes batches; its results must not
+        depend on them.
+        """
+        return [_outcome(self, record) for record in records]
+
+    def load(self, device: torch.device) -> None:
+        """Load networks of the method's own, so that what is wrong with them ends a run at once."""
+
     @property
     def cutter(self) -> Binarizer:
         """How thresholds make masks of the maps."""
@@ -106,3 +121,12 @@ class MapMethod:
     def all_needs(self) -> tuple[Needs, ...]:
         """The method's needs, then those of each post-processor."""
         return (self.needs, *(getattr(post, "needs", Needs()) for post in self.post))
+
+
+def _outcome(method: MapMethod, record: Record) -> Tensor | Exception:
+    try:
+        return method(record)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # a method may be anybody's
+        return error

@@ -155,6 +155,10 @@ class Answers:
         ).cpu()
         self._latents = latents.cpu()
 
+    def __len__(self) -> int:
+        """How many rows there were."""
+        return len(self._index)
+
     def recordings(self, request: Sequence[Cell]) -> dict[tuple[str, float | None], Recording]:
         """The recordings that these cells ask for, without those of other cells."""
         recordings: dict[tuple[str, float | None], Recording] = {}

@@ -1,9 +1,10 @@
 """Every method's soft map of many samples, from one batched U-Net call for all of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
-from typing import Any, TypeVar
+from time import perf_counter
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,10 +22,26 @@ from piebench_masks.masks.texts import SceneTexts
 T = TypeVar("T")
 Plan = list[list[Cell]]
 """The rows of a method, and of each of its post-processors, for one scene."""
-SoftMaps = dict[str, list[Tensor | BenchmarkError]]
-"""For each method one map [g, g] a sample, or why there is none."""
 External = Mapping[str, Sequence[Tensor | BenchmarkError]]
 """For each method whose masks were made elsewhere one mask [h, w] a scene, or why not."""
+
+
+class Cost(NamedTuple):
+    """What one map costs alone: U-Net rows, forward passes of the method's own networks, seconds.
+
+    seconds: what its rows take of the U-Net call, with their texts' encoding, and the method.
+    """
+
+    unet_rows: int
+    forwards: int
+    seconds: float
+
+
+class SoftMaps(dict[str, list[Tensor | BenchmarkError]]):
+    """For each method one map [g, g] a sample, or why there is none; costs: of each, likewise."""
+
+    def __init__(self) -> None:
+        self.costs: dict[str, list[Cost]] = {}
 
 
 def needs_model(methods: Mapping[str, MapMethod]) -> bool:
@@ -61,17 +78,19 @@ def soft_maps(
     side = backbone.map_size if backbone else map_size
     if side is None:
         raise BenchmarkError("soft_maps needs a backbone, or a map_size for maps without one")
-    visible_scenes = {
-        (name, i): scene.as_known(method.knows)
-        for i, scene in enumerate(scenes)
-        for name, method in methods.items()
+    keys = [(name, i) for name in methods for i in range(len(scenes))]
+    visible_scenes = {(name, i): scenes[i].as_known(methods[name].knows) for name, i in keys}
+    given: dict[tuple[str, int], Any]
+    given = {
+        (name, i): external[name][i] if external and name in external else None for name, i in keys
     }
     plans = {
-        (name, i): _tried(
-            name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat
-        )
+        (name, i): given[name, i]
+        if isinstance(given[name, i], BenchmarkError)
+        else _tried(name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat)
         for (name, i), scene in visible_scenes.items()
     }
+    started = perf_counter()
     answers = Answers(
         backbone,
         posterior,
@@ -81,29 +100,55 @@ def soft_maps(
         noise_dtype=noise_dtype,
     )
 
-    def soft_map(name: str, i: int) -> Tensor | BenchmarkError:
-        plan = plans[name, i]
-        external_mask = external[name][i] if external and name in external else None
-        if isinstance(plan, BenchmarkError):
-            return plan
-        if isinstance(external_mask, BenchmarkError):
-            return external_mask
+    seconds_a_row = (perf_counter() - started) / max(1, len(answers))
 
-        def record(part: list[Cell]) -> Record:
-            return Record(
-                scene=visible_scenes[name, i],
-                map_size=side,
-                seed=_sample_seed(seed, scenes[i].id),
-                recordings=answers.recordings(part),
-                compat=compat,
-                device=backbone.device if backbone else torch.device(device),
-                external=external_mask,
-                tokenize=backbone.tokenize if backbone else None,
-            )
+    def record(name: str, i: int, part: list[Cell]) -> Record:
+        return Record(
+            scene=visible_scenes[name, i],
+            map_size=side,
+            seed=_sample_seed(seed, scenes[i].id),
+            recordings=answers.recordings(part),
+            compat=compat,
+            device=backbone.device if backbone else torch.device(device),
+            external=given[name, i],
+            tokenize=backbone.tokenize if backbone else None,
+        )
 
-        return _tried(name, lambda: _map(methods[name], [record(part) for part in plan]))
+    def maps_of(name: str) -> list[Tensor | BenchmarkError]:
+        planned = [plans[name, i] for i in range(len(scenes))]
+        asked = {i: plan for i, plan in enumerate(planned) if isinstance(plan, list)}
 
-    return {name: [soft_map(name, i) for i in range(len(scenes))] for name in methods}
+        def outcomes(rows: Sequence[int]) -> dict[int, Tensor | Exception]:
+            """Of these scenes together; one by one where that fails, so that only one is guilty."""
+            shown = (record(name, i, asked[i][0]) for i in rows)
+            try:
+                return dict(zip(rows, methods[name].maps(shown), strict=True))
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                if len(rows) == 1:
+                    return {rows[0]: error}
+            return {i: outcomes([i])[i] for i in rows}
+
+        found = outcomes(list(asked))
+
+        def finished(i: int, plan: Plan) -> Tensor:
+            rest = (record(name, i, part) for part in plan[1:])
+            return _finished(methods[name], found[i], rest)
+
+        return [
+            _tried(name, finished, i, plan) if isinstance(plan, list) else plan
+            for i, plan in enumerate(planned)
+        ]
+
+    maps = SoftMaps()
+    for name, method in methods.items():
+        started = perf_counter()
+        maps[name] = maps_of(name)
+        own = (perf_counter() - started) / max(1, len(scenes))
+        rows = [_row_count(plans[name, i]) for i in range(len(scenes))]
+        maps.costs[name] = [Cost(n, method.forwards, n * seconds_a_row + own) for n in rows]
+    return maps
 
 
 def _plan(
@@ -126,10 +171,18 @@ def _plan(
     ]
 
 
-def _map(method: MapMethod, records: Sequence[Record]) -> Tensor:
-    """The method's map, and what each post-processor makes of it."""
-    soft_map = _checked(type(method).__name__, method(records[0]))
-    for post, record in zip(method.post, records[1:], strict=True):
+def _row_count(plan: Plan | BenchmarkError) -> int:
+    """Of the U-Net, where equal ones are asked for once."""
+    cells = [] if isinstance(plan, BenchmarkError) else chain(*plan)
+    return len({row for cell in cells for row in cell.rows})
+
+
+def _finished(method: MapMethod, found: Tensor | Exception, records: Iterable[Record]) -> Tensor:
+    """The method's map, checked, and what each post-processor makes of it."""
+    if isinstance(found, Exception):
+        raise found
+    soft_map = _checked(type(method).__name__, found)
+    for post, record in zip(method.post, records, strict=True):
         soft_map = _checked(type(post).__name__, post(soft_map, record))
     return soft_map
 

@@ -12,7 +12,7 @@ from piebench_masks.diffusion.prompt_diff import changed_columns
 from piebench_masks.masks.attention import mean_over_words, word_attention
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.needs import Needs
-from piebench_masks.masks.record import MapError, Record
+from piebench_masks.masks.record import Record
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class TargetWords(MapMethod):
 class BlendedWord(MapMethod):
     """PIE-Bench's blended word, the half that names the source, as ``TargetWords`` looks for words.
 
-    A sample without a blended word has no map. draws: None for ``num_repeat``.
+    Where words are only inserted the map is 0; otherwise a sample without a blended word has none.
+    draws: None for ``num_repeat``.
     """
 
     knows: ClassVar[Knows] = "word"
@@ -62,10 +63,7 @@ class BlendedWord(MapMethod):
     def __call__(self, record: Record) -> Tensor:
         """[g, g]."""
         assert record.tokenize is not None
-        words = record.scene.blended_words.split()
-        if not words:
-            raise MapError("the sample has no blended word: leave blended_word out of mask=")
-        source = " ".join(words[: (len(words) + 1) // 2])
+        source = record.scene.blended_source
         columns = range(1, 1 + len(record.tokenize(source)[1:-1]))
         return _looked_for(record, "blended_words", tuple(columns))
 

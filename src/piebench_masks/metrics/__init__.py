@@ -4,8 +4,7 @@ Knows arrays and frozen networks; knows no Hydra, no tracker, no store.
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -81,19 +80,3 @@ def device_argument(
     """The run's device for a metric that takes one and whose settings name none."""
     takes = "device" in inspect.signature(target).parameters
     return {"device": device} if takes and settings.get("device") is None else {}
-
-
-class WeightsError(BenchmarkError):
-    """A scorer's weights could not be loaded; the message says what, where and what to do."""
-
-
-@contextmanager
-def loading(what: str, *, where: str, remedy: str) -> Iterator[None]:
-    """Turn what hubs, sockets and files raise into one :class:`WeightsError`."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise WeightsError(
-            f"{what} could not be loaded.\n  looked for: {where}\n"
-            f"  what to do: {remedy}\n  the cause: {type(error).__name__}: {error}"
-        ) from error

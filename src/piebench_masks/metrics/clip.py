@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
 from piebench_masks.identity import NO_OUTPUT, files_identity
-from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
+from piebench_masks.weights import loading
 
 LONGEST_PROMPT = 1024
 """So many tokens are taken of a prompt before it is cut to what a model sees."""

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from piebench_masks.batching import Blocks
 from piebench_masks.identity import NO_OUTPUT, files_identity
-from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import EditCase, score_parts
 from piebench_masks.metrics.column import SUFFIXES, Column
+from piebench_masks.weights import loading
 
 IMAGENET = "torchvision squeezenet1_1-b8a52dc0"
 """The weights that torchvision downloads, by the name of their file."""

@@ -6,12 +6,15 @@ Pure functions on arrays. Knows no model and no method.
 from itertools import product
 
 import numpy as np
+from scipy.ndimage import minimum_filter
 
 from piebench_masks.metrics.column import Column
 
 EPSILON = np.float32(1e-7)
 BOUNDARY_TOLERANCE = 0.0075
 """How far apart two outlines may be and still match, as a share of the image's diagonal."""
+BAND = 0.02
+"""Width of the bands along the outlines that Boundary IoU compares, as a share of the diagonal."""
 
 RATIOS: dict[str, Column] = {
     f"{name}{suffix}": Column(f"{label}{extra}", "up", digits=3, meaning=f"{meaning}{of}.")
@@ -54,6 +57,12 @@ COLUMNS: dict[str, Column] = {
         meaning="Agreement of the two outlines: 1 if they run within 0.75 % of the image's "
         "diagonal of each other.",
     ),
+    "boundary_iou": Column(
+        "Boundary IoU",
+        "up",
+        digits=3,
+        meaning="IoU of what lies within 2 % of the image's diagonal of either outline, inwards.",
+    ),
     "average_precision": Column(
         "AP",
         "up",
@@ -69,17 +78,18 @@ def sweep_scores(soft: np.ndarray, levels: np.ndarray, target: np.ndarray) -> di
     levels: [T], of the map's type, in any order. Returns float32 [T] for every key of ``RATIOS``
     (``_inv``: the inverted prediction against the inverted target) and ``area``, the share of the
     image that is predicted; and without the frame of one pixel, which PIE-Bench sets in every
-    annotation, ``dice_inner`` and the ``boundary_f`` of :func:`boundary_f`. Every value lies in
+    annotation, ``dice_inner``, :func:`boundary_f` and :func:`boundary_iou`. Every value lies in
     [0, 1]; the smoothing term of 1e-7 decides empty cases, so an empty prediction has precision 1.
     """
     n, order = len(levels), np.argsort(levels)
     reached = nested(soft, levels[order])
     inner, inner_target = reached[1:-1, 1:-1], target[1:-1, 1:-1]
-    tolerance = BOUNDARY_TOLERANCE * float(np.hypot(*target.shape))
+    diagonal = float(np.hypot(*target.shape))
     scores = {
         **ratios(reached, n, target),
         "dice_inner": ratios(inner, n, inner_target)["dice"],
-        "boundary_f": boundary_f(inner, n, inner_target, tolerance),
+        "boundary_f": boundary_f(inner, n, inner_target, BOUNDARY_TOLERANCE * diagonal),
+        "boundary_iou": boundary_iou(inner, n, inner_target, max(1, round(BAND * diagonal))),
     }
     place = np.argsort(order)
     return {name: values[place] for name, values in scores.items()}
@@ -144,6 +154,25 @@ def boundary_f(reached: np.ndarray, n: int, target: np.ndarray, tolerance: float
 
     f = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     return np.where((sizes == 0) & (len(points) == 0), 1, f).astype(np.float32)
+
+
+def boundary_iou(reached: np.ndarray, n: int, target: np.ndarray, width: int) -> np.ndarray:
+    """IoU of the bands along two outlines (Cheng et al., CVPR 2021).
+
+    reached, target: as in :func:`boundary_f`. A mask's band is what of it lies within ``width``
+    pixels, along rows, columns and diagonals, of what is outside of it or of the image. Two empty
+    bands are equal. Returns float32 [n].
+    """
+
+    # The erosions of nested masks are nested: one running minimum is the erosion of all of them.
+    def eroded(image: np.ndarray) -> np.ndarray:
+        return minimum_filter(image, 2 * width + 1, mode="constant", cval=0)
+
+    core = eroded(reached)
+    band = target & ~eroded(target)
+    size, shared = _spans(core, reached, n), _spans(core[band], reached[band], n)
+    either = size + np.count_nonzero(band) - shared
+    return np.where(either == 0, 1, shared / np.maximum(either, 1)).astype(np.float32)
 
 
 def average_precision(soft: np.ndarray, target: np.ndarray) -> float:

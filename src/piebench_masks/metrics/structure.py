@@ -17,9 +17,9 @@ from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
 from piebench_masks.identity import NO_OUTPUT, files_identity
-from piebench_masks.metrics import loading
 from piebench_masks.metrics.case import EditCase, score_parts
 from piebench_masks.metrics.column import SUFFIXES, Column
+from piebench_masks.weights import loading
 
 IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 COLUMN = Column(

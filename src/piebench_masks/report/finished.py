@@ -20,8 +20,11 @@ from piebench_masks.report.methods import (
     leak_levels,
     learned_methods,
 )
+from piebench_masks.report.overview import overview_table
 from piebench_masks.report.table import Table
 
+MEASURED = ("cost", "overview")
+"""Tables with seconds, the only numbers that a run does not repeat."""
 THRESHOLDS = (
     "Thresholds: the best mean Dice on these very samples among those edited under (where there is "
     "none, the nearest to the method's own)."
@@ -30,7 +33,8 @@ THRESHOLDS = (
 
 @dataclass(frozen=True)
 class Scores:
-    """All scores of a run: a row a sample, method and threshold; ``costs`` a row an edit.
+    """All scores of a run: a row a sample, method and threshold; costs, map_costs: a row an edit
+    and a map.
 
     ``edit_type`` is an ordered categorical of the data set's labels. columns: what the edits'
     metrics mean; defaults: the methods' own thresholds; knows: their leak levels.
@@ -39,6 +43,7 @@ class Scores:
     masks: pd.DataFrame
     edits: pd.DataFrame
     costs: pd.DataFrame
+    map_costs: pd.DataFrame
     columns: Mapping[str, Column]
     defaults: Mapping[str, float]
     knows: Mapping[str, str] = field(default_factory=dict)
@@ -67,6 +72,7 @@ def result_tables(scores: Scores) -> dict[str, Table]:
     if len(scores.masks):
         tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
         tables["mask_methods"] = method_table(scores.masks, knows=scores.knows)
+        tables["overview"] = overview_table(scores.masks, scores.knows, scores.map_costs)
         tables["dice_by_edit_type"] = dice_table(scores.masks)
     levels = leak_levels(scores.knows)
     return {

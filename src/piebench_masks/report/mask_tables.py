@@ -27,6 +27,7 @@ from piebench_masks.report.table import Format, Table
 
 COUNT = Format("n", digits=0, meaning="number of samples", secondary=True)
 DICE_MEANING = COLUMNS["dice"].meaning
+FURTHER = ("dice_inner", "boundary_f", "boundary_iou", "average_precision")
 PER_IMAGE = "Dice with every image at its own best threshold, which no method can know"
 
 
@@ -87,7 +88,7 @@ def method_table(
     low, high = bootstrap(dice.to_numpy(dtype=float))
     sweep = segmentation.groupby("method")["threshold"].nunique().gt(1)
     per_sample = segmentation.groupby(["method", "sample"])["dice"]
-    further = [name for name in ("dice_inner", "boundary_f", "average_precision") if name in rows]
+    further = [name for name in FURTHER if name in rows]
     scores = ["dice", "precision", "recall", "iou", *further]
     frame = by_method[scores].mean()
     frame["threshold"] = by_method["threshold"].first()
@@ -96,6 +97,7 @@ def method_table(
     frame["dice_per_image"] = per_sample.max().groupby(level="method").mean().where(sweep)
     frame["full"] = by_method["area"].agg(lambda area: (area >= 1).mean())
     frame["empty"] = by_method["area"].agg(lambda area: (area <= 0).mean())
+    frame["constant"] = by_method["constant"].mean()
     frame["undefined"] = 1 - by_method["sample"].nunique() / rows["sample"].nunique()
     frame = frame.loc[order_methods(rows["method"])].reset_index()
     formats = _method_formats(scores)
@@ -115,8 +117,8 @@ def method_table(
             "recall: a trivial mask has the best of each.",
             "Sweep mean: Dice over all thresholds. Per image: Dice with every image at its own "
             "best threshold, which no method can know.",
-            "Full, empty, no map: share of masks that are all ones or empty, and of samples whose "
-            "map is not finite or not defined.",
+            "Full, empty: share of masks that are all ones or empty. Nothing found, no map: of "
+            "samples whose map is constant, and whose map is not finite or not defined.",
         ),
         best=best_cells(frame, formats, ranked),
         sections=frozenset(frame.index[baselines][:1]),
@@ -132,6 +134,7 @@ def _method_formats(scores: list[str]) -> dict[str, Format]:
     )
     mean = "Dice averaged over all thresholds of the method"
     full, empty = "share of masks that cover the whole image", "share of masks without a pixel"
+    constant = "share of samples whose map has one value: nothing was found, or asked for"
     lost = "share of samples for which the method has no map"
     return {
         "method": Format("Method"),
@@ -142,6 +145,7 @@ def _method_formats(scores: list[str]) -> dict[str, Format]:
         "dice_per_image": Format("Per image ↑", digits=3, meaning=PER_IMAGE),
         "full": Format("Full %", digits=1, scale=100, meaning=full),
         "empty": Format("Empty %", digits=1, scale=100, meaning=empty),
+        "constant": Format("Nothing found %", digits=1, scale=100, meaning=constant),
         "undefined": Format("No map %", digits=1, scale=100, meaning=lost),
     }
 
@@ -155,8 +159,7 @@ def threshold_table(segmentation: pd.DataFrame, defaults: Mapping[str, float]) -
     """
     rows = []
     for method in order_methods(segmentation["method"]):
-        dice = segmentation[segmentation["method"] == method]
-        dice = dice.pivot(index="sample", columns="threshold", values="dice").dropna().sort_index()
+        dice = by_threshold(segmentation, method, "dice")
         if dice.shape[1] < 2 or len(dice) < 2:
             continue
         mean, grid = dice.mean(), dice.columns.to_numpy(float)
@@ -199,6 +202,12 @@ def threshold_table(segmentation: pd.DataFrame, defaults: Mapping[str, float]) -
             "Per image: every image at its own best threshold, which no method can know.",
         ),
     )
+
+
+def by_threshold(segmentation: pd.DataFrame, method: str, score: str) -> pd.DataFrame:
+    """A method's scores [samples, thresholds], of the samples that have them all."""
+    rows = segmentation[segmentation["method"] == method]
+    return rows.pivot(index="sample", columns="threshold", values=score).dropna().sort_index()
 
 
 def _chosen(

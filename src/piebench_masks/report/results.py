@@ -4,6 +4,7 @@ Reads files only; must not import torch, so that a run can be looked at in a sec
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,8 @@ from piebench_masks.report.table import Table
 
 if TYPE_CHECKING:
     from piebench_masks.metrics.column import Column
+
+_MANY = 12  # methods, the trivial ones among them
 
 
 @dataclass(frozen=True)
@@ -66,3 +69,15 @@ def read_run(folder: Path | str) -> Results:
             f"{folder} is no finished run ({error}): give a folder that a run with the report "
             "stage has written, such as results/shapes-shapes_turbo"
         ) from error
+
+
+def for_terminal(tables: Mapping[str, Table]) -> list[Table]:
+    """The tables that people read first, the most important last: a terminal is read from its end.
+
+    Dice by edit type has a column for every method: of many, it is only in the files.
+    """
+    stems = ["editing", "cost", "editors", "overview", "dice_by_edit_type"]
+    overview = tables.get("overview")
+    if overview is not None and len(overview.frame) > _MANY:
+        stems.remove("dice_by_edit_type")
+    return [tables[stem] for stem in stems if stem in tables]

@@ -33,6 +33,25 @@ def cross_validated(scores: np.ndarray, splits: int = 100) -> tuple[np.ndarray, 
     return np.array(chosen), np.array(held_out)
 
 
+def set_curves(hits: np.ndarray, area: np.ndarray, annotated: np.ndarray) -> tuple[float, float]:
+    """Average precision and area under the ROC curve of all pixels of a set, at common thresholds.
+
+    hits, area: [N,T], the shares of a picture that a mask covers rightly, and at all; annotated:
+    [N], the share that is annotated. Every picture weighs the same. To the thresholds' points come
+    the empty and the full mask; NaN where nothing or everything is annotated.
+    """
+    positive = annotated.mean()
+    if not 0 < positive < 1:
+        return np.nan, np.nan
+    order = np.argsort(area.mean(axis=0), kind="stable")
+    covered = np.array([0, *area.mean(axis=0)[order], 1])
+    right = np.array([0, *hits.mean(axis=0)[order], positive])
+    recall, false_alarms = right / positive, (covered - right) / (1 - positive)
+    precision = np.divide(right, covered, out=np.zeros_like(right), where=covered > 0)[1:]
+    auroc = np.trapezoid(recall, false_alarms)
+    return float((np.diff(recall) * precision).sum()), float(auroc)
+
+
 def interpolated(x: np.ndarray, y: np.ndarray, at: np.ndarray, resamples: int = 500) -> np.ndarray:
     """y of the mean curve at the given x, and the ends of its 95 % interval: [len(at), 3].
 

@@ -26,7 +26,12 @@ from piebench_masks.report.unchanged import all_there, read_index, report_digest
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
 from piebench_masks.stages.score_edits import edit_columns
-from piebench_masks.stages.scores import edit_scores, mask_scores, measured_costs
+from piebench_masks.stages.scores import (
+    edit_scores,
+    mask_scores,
+    measured_costs,
+    measured_map_costs,
+)
 
 MINIATURE = (
     "These numbers rank nothing but this miniature: which method wins on shapes follows from how "
@@ -64,6 +69,7 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         masks=mask_scores(run, samples),
         edits=edits,
         costs=measured_costs(run, samples, edits),
+        map_costs=measured_map_costs(run, samples),
         columns=edit_columns(run),
         defaults={name: method.threshold for name, method in run.methods.items()},
         knows={name: method.knows for name, method in run.methods.items()},

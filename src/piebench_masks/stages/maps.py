@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
 from piebench_masks.masks import MapMethod
 from piebench_masks.masks.external import External
-from piebench_masks.masks.soft_maps import SoftMaps, needs_model, soft_maps
+from piebench_masks.masks.soft_maps import Cost, SoftMaps, needs_model, soft_maps
 from piebench_masks.run import Run, once
 from piebench_masks.settings import EXTERNAL
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
@@ -21,6 +23,9 @@ from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
 
 VERSION = 2
+MAP_KEYS = ["item"]
+COSTS = list(Cost._fields)
+"""What each map costs, in the rows beside the maps."""
 READS: dict[Knows, tuple[str, ...]] = {
     "nothing": ("image",),
     "prompts": ("image", "prompts"),
@@ -112,6 +117,12 @@ def read_map(run: Run, name: str, sample: Sample) -> Tensor | None:
     return None if tensors is None else tensors["map"]
 
 
+def map_costs(run: Run, name: str) -> pd.DataFrame:
+    """``COSTS`` of every map that was ever made with the method's settings, by ``MAP_KEYS``."""
+    rows = map_folder(run, name).rows(MAP_KEYS).reindex(columns=[*MAP_KEYS, *COSTS])
+    return rows.astype(dict.fromkeys(COSTS, float))
+
+
 class Maps:
     """Soft maps; an item is one method's map of a sample."""
 
@@ -124,6 +135,8 @@ class Maps:
     def prepare(self) -> None:
         if needs_model(self.run.methods):
             _ = self.run.backbone
+        for method in self.run.methods.values():
+            method.load(self.run.device)
 
     def pending(self, *, everything: bool = False) -> list[Work]:
         def missing(sample: Sample) -> tuple[str, ...]:
@@ -177,16 +190,24 @@ class Maps:
         )
 
     def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:
+        """Maps first, so that no cost is stored without its map."""
         failures = []
+        costs: dict[str, list[dict[str, Any]]] = {}
         for row, work in enumerate(batch):
             for name in work.todo:
                 result = computed[name][row]
                 if isinstance(result, Tensor):
                     folder = map_folder(self.run, name)
                     folder.write_tensors(map_name(self.run, name, work.sample), {"map": result})
+                    item = {"item": map_item(self.run, name, work.sample)}
+                    cost = computed.costs[name][row]._asdict()
+                    costs.setdefault(name, []).append(item | cost)
                 else:
                     failures.append(Failure(self.name, work.sample.id, name, str(result)))
+        for name, rows in costs.items():
+            map_folder(self.run, name).append_rows(rows)
         return failures
 
     def finish(self) -> None:
-        """Nothing: every map is a file of its own."""
+        for name in self.run.methods:
+            map_folder(self.run, name).compact(MAP_KEYS)

@@ -18,7 +18,7 @@ from piebench_masks.stages.masks import DAMAGED, edit_thresholds
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
 
-MASK_VERSION = 3
+MASK_VERSION = 4
 MASK_KEYS = ["item", "threshold"]
 
 
@@ -106,9 +106,14 @@ class MaskScores:
         m, levels = cutter.cut(soft_map, thresholds, target.shape, self.run.cfg.compat)
         scores = segmentation.sweep_scores(m.numpy(), levels.numpy(), target)
         precision = segmentation.average_precision(m.numpy(), target)
-        item = mask_score_item(self.run, name, sample)
+        same = {
+            "item": mask_score_item(self.run, name, sample),
+            "annotated": float(target.mean()),
+            "constant": float(m.min() == m.max()),
+            "average_precision": precision,
+        }
         return [
-            {"item": item, "threshold": threshold, "average_precision": precision}
+            {**same, "threshold": threshold}
             | {column: float(values[i]) for column, values in scores.items()}
             for i, threshold in enumerate(thresholds)
         ]

@@ -8,7 +8,8 @@ import pandas as pd
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
-from piebench_masks.stages.maps import has_map, map_folder, map_name
+from piebench_masks.stages.maps import COSTS as MAP_COSTS
+from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
 from piebench_masks.stages.score_edits import EDIT_KEYS, edit_score_folder, score_item
 from piebench_masks.stages.score_masks import (
     MASK_KEYS,
@@ -102,6 +103,18 @@ def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> 
         for name in run.editors
     ]
     return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]
+
+
+def measured_map_costs(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
+    """``method`` and costs of each map of this configuration."""
+    costs = [
+        _samples(run, samples, lambda sample: map_item(run, name, sample))  # noqa: B023
+        .merge(map_costs(run, name), on="item")
+        .drop(columns="item")
+        .assign(method=name)
+        for name in run.methods
+    ]
+    return pd.concat(costs) if costs else _empty(run, ["method", *MAP_COSTS])
 
 
 def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:

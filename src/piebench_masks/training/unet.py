@@ -8,10 +8,11 @@ zeroed, as the map method ``ours`` does it, its attention is pulled flat.
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler
-from diffusers.models.attention_processor import Attention, AttnProcessor
+from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
 from torch import Tensor
 
 from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
@@ -54,11 +55,20 @@ class RecordingAttention:
         return attn.to_out[0](mixed)
 
 
+class TrainedAttention:
+    """Plain products where gradients are kept: the fused kernel's backward pass is the slowest part
+    of a step on a CPU, its forward pass the quickest.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        plain = AttnProcessor() if torch.is_grad_enabled() else AttnProcessor2_0()
+        return plain(*args, **kwargs)
+
+
 def record_grounded_layers(denoiser: Denoiser) -> list[Tensor]:
     """Record the cross-attention [B,h*w,32] of the layers at the U-Net's full resolution."""
     recorded: list[Tensor] = []
-    # Plain products: the fused kernel's backward pass is the slowest part of a step on a CPU.
-    denoiser.unet.set_attn_processor(AttnProcessor())
+    denoiser.unet.set_attn_processor(TrainedAttention())
     last = len(denoiser.unet.up_blocks) - 1
     for name, layer in denoiser.unet.named_modules():
         if name.endswith("attn2") and name.startswith(("down_blocks.0.", f"up_blocks.{last}.")):
@@ -97,7 +107,8 @@ def train_unet(
 
     The folder is written at every checkpoint, with the averaged weights. Losses (SHAPES.md): noise
     prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss,
-    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits``.
+    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits``,
+    with half the batch for each.
     """
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
@@ -115,14 +126,16 @@ def train_unet(
 
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(scenes, (batch,), generator=generator)
+        tuned = step >= (1 - _TUNED) * steps
+        size = batch // 2 if tuned else batch
+        rows = torch.randint(scenes, (size,), generator=generator)
         caption = captions.at(rows)
         lost = ablated_words(caption, generator)
-        timesteps = torch.randint(1000, (batch,), generator=generator)
-        late = torch.rand(batch, generator=generator) < 0.7
+        timesteps = torch.randint(1000, (size,), generator=generator)
+        late = torch.rand(size, generator=generator) < 0.7
         timesteps = torch.where(late, 150 + timesteps * 850 // 1000, timesteps)
         alpha = alphas_cumprod[timesteps][:, None, None, None]
-        drawn, noise = torch.randn(2, batch, *means.shape[1:], generator=generator)
+        drawn, noise = torch.randn(2, size, *means.shape[1:], generator=generator)
         noisy = alpha.sqrt() * (means[rows] + deviations[rows] * drawn) + (1 - alpha).sqrt() * noise
         recorded.clear()
         with torch.autocast(torch.device(device).type, torch.bfloat16):
@@ -134,7 +147,7 @@ def train_unet(
             )
         error = (predicted.float() - noise.to(device)).square().mean(dim=(1, 2, 3))
         regions = torch.where(lost, EVERYTHING, caption.regions)
-        targets = pool.regions[rows].flatten(2).float()[torch.arange(batch)[:, None], regions]
+        targets = pool.regions[rows].flatten(2).float()[torch.arange(size)[:, None], regions]
         targets /= targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
         weights = caption.words * (timesteps < _GROUNDED_BELOW)[:, None]
         terms = {
@@ -142,9 +155,9 @@ def train_unet(
             "grounding": grounding
             * grounding_loss(recorded, targets.to(device), weights.float().to(device)),
         }
-        if step >= (1 - _TUNED) * steps:
+        if tuned:
             terms["editing"] = editing_loss(
-                denoiser, alphas_cumprod, pairs, batch // 2, device, generator
+                denoiser, alphas_cumprod, pairs, size, device, generator
             )
         return terms
 

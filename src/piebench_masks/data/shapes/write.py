@@ -12,7 +12,10 @@ from PIL import Image
 
 from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.shapes.grammar import Edit, sample_edit
+from piebench_masks.data.shapes.grammar import (
+    Edit,
+    sample_edit,
+)
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.whole import whole_folder
 
@@ -65,7 +68,7 @@ def _texts(edit: Edit) -> dict[str, str]:
     """The prompts with brackets around the changed words, the instruction, the blended words."""
     source_words, target_words = edit.source.prompt().split(), edit.target.prompt().split()
     prompts: tuple[list[str], list[str]] = ([], [])
-    instructions, blended = [], ""
+    instructions = []
     for change, i, j, k, m in SequenceMatcher(None, source_words, target_words).get_opcodes():
         old, new = " ".join(source_words[i:j]), " ".join(target_words[k:m])
         for prompt, words in zip(prompts, (old, new), strict=True):
@@ -74,10 +77,25 @@ def _texts(edit: Edit) -> dict[str, str]:
         if change != "equal":
             instruction = {"replace": f"change {old} to {new}", "insert": f"add {new}"}
             instructions.append(instruction.get(change, f"remove {old}"))
-            blended = f"{old} {new}" if change == "replace" else ""
     return {
         "original_prompt": " ".join(prompts[0]),
         "editing_prompt": " ".join(prompts[1]),
         "editing_instruction": ", ".join(instructions),
-        "blended_word": blended,
+        "blended_word": _blended(edit),
     }
+
+
+def _blended(edit: Edit) -> str:
+    """The nouns that the edit is about, in the source and in the target, as PIE-Bench has them.
+
+    An object where an attribute of it changes, too; none where the source shows nothing of them.
+    """
+    if edit.kind == 8:
+        nouns = edit.source.background, edit.target.background
+    elif edit.kind == 9:
+        nouns = edit.source.style or "", edit.target.style or ""
+    else:
+        (index,) = edit.changed_things()
+        source, target = (scene.things[index : index + 1] for scene in (edit.source, edit.target))
+        nouns = "".join(t.shape for t in source), "".join(t.shape for t in target)
+    return " ".join(nouns).strip() if nouns[0] else ""

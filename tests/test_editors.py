@@ -26,6 +26,7 @@ from piebench_masks.editing.editor import Edited, Editor, Sources
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import MapMethod, Record
 from piebench_masks.pipeline import run_pipeline
+from piebench_masks.report.methods import BOUNDS
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit, Painted
 from piebench_masks.stages.parse import parse
@@ -93,7 +94,7 @@ def start(data: Path, tmp_path: Path) -> Start:
 def scores(results: Path) -> pd.DataFrame:
     """The rows of edits, without those of the bounds."""
     rows = pd.read_parquet(results / "edit_scores.parquet")
-    return rows[~rows["method"].isin(("identity", "target"))]
+    return rows[~rows["method"].isin(BOUNDS)]
 
 
 def test_editors_stand_beside_each_other_in_the_order_of_the_configuration(start: Start) -> None:

@@ -108,8 +108,13 @@ def test_a_changed_editor_is_computed_again_and_no_other(parts: Path) -> None:
 def test_a_changed_metric_is_computed_again_and_no_other(parts: Path) -> None:
     change(parts / "my_metric.py", ".mean(axis=1)", ".max(axis=1)")
     items, folders = computed(PARTS, parts)
-    assert items == {"score edits turbo_edit": 6, "score edits tint": 6, "score edits bounds": 4}
-    assert folders == {"edit_scores": 3}  # one of each editor and the bounds: other metrics' stay
+    assert items == {
+        "score edits turbo_edit": 6,
+        "score edits tint": 6,
+        "score edits reconstruction": 2,
+        "score edits bounds": 4,
+    }
+    assert folders == {"edit_scores": 4}  # one of each editor and the bounds: other metrics' stay
 
 
 @pytest.mark.slow

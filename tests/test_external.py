@@ -162,7 +162,8 @@ def test_published_edits_get_the_official_evaluators_means(start: Start) -> None
     assert failed == 0
     official = pd.DataFrame(json.loads((mini / "official_metrics.json").read_text())).T
     official = official.drop(columns="mask_pixels").astype(float)
-    (row,) = pd.read_csv(results / "tables" / "editing.csv").to_dict("records")
+    row, identity = pd.read_csv(results / "tables" / "editing.csv").to_dict("records")
+    assert identity["editor"] == "identity" and identity["n"] == 12
     assert (row["editor"], row["mask_source"], row["n"]) == (
         "directinversion+masactrl",
         "none",

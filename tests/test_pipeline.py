@@ -126,8 +126,8 @@ def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
     how = json.loads((folder / "provenance.json").read_text())
     assert how["versions"]["torch"] and how["samples"] == 4
     edits = pd.read_parquet(folder / "edit_scores.parquet")
-    # 4 samples: without a mask, four methods at two thresholds, five baselines, two bounds
-    assert len(edits) == 4 * (1 + 4 * 2 + 5 + 2)
+    # 4 samples: without a mask, four methods at two thresholds, five baselines, three bounds
+    assert len(edits) == 4 * (1 + 4 * 2 + 5 + 3)
     assert edits["clip_shapes_whole"].notna().all()
 
 
@@ -141,6 +141,10 @@ def test_edits_lie_between_the_source_and_the_true_edit(start: Start, scores: Sc
     for rows, error in ((identity, 1.0), (target, 0.0)):
         assert rows["target_error"].to_list() == pytest.approx([error] * 4)
         assert rows["mse_unedit_part"].dropna().unique().tolist() == [0.0]
+    reconstruction = edits[edits["method"] == "reconstruction"]
+    assert (reconstruction["nfe_forward"] == 0).all()
+    assert (reconstruction["psnr"] > 25).all()
+    assert reconstruction["target_error"].between(0.5, 1.5).all()
     clip = [rows["clip_shapes_edited"].to_numpy() for rows in (identity, target)]
     assert (clip[1] > clip[0]).mean() > 0.5
 
@@ -260,7 +264,7 @@ def test_a_dry_run_computes_and_writes_nothing(start: Start, tmp_path: Path) -> 
     before = sorted(tmp_path.rglob("*"))
     _, text = start("dry_run=true")
     assert "nothing is computed" in text and "36 maps" in text
-    assert text.count("not known yet") == 2 and "0 edits" not in text
+    assert text.count("not known yet") == 3 and "0 edits" not in text
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -18,6 +18,7 @@ from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.loading import BackboneClass, backbone_class
 from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor, check_needs
+from piebench_masks.editing.reconstruction import Reconstruction
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
@@ -30,6 +31,7 @@ from piebench_masks.section import built
 from piebench_masks.settings import (
     BOUNDS,
     EXTERNAL,
+    RECONSTRUCTION,
     EditImageSettings,
     ExternalMasks,
     Settings,
@@ -204,13 +206,19 @@ class Run:
 
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
-        """The chosen editors by name, in the order of the tables."""
-        return made_editors(self.cfg)
+        """The chosen editors by name, in the order of the tables; behind those of a model what its
+        autoencoder does alone.
+        """
+        editors = made_editors(self.cfg)
+        if any(editor.needs is not None for editor in editors.values()):
+            editors[RECONSTRUCTION] = Reconstruction()
+        return editors
 
     @property
     def scored_editors(self) -> list[str]:
         """Whose edits are scored: the editors, those made elsewhere, and what all lie between."""
-        return [*self.section("editor"), *([BOUNDS] if self.section("editor") else [])]
+        chosen = dict.fromkeys([*self.section("editor"), *self.editors])
+        return [*chosen, *([BOUNDS] if chosen else [])]
 
     @functools.cached_property
     def metrics(self) -> dict[str, Metric]:

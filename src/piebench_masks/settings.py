@@ -25,9 +25,9 @@ UNMASKED = "none"
 EXTERNAL = "external"
 """The name under ``editor`` of edits, and under ``mask`` of masks, that were made elsewhere."""
 BOUNDS = "bounds"
-"""What edits lie between, scored like edits made elsewhere, under these names in the tables: the
-source as it is, and the true edit."""
-IDENTITY, TARGET = "identity", "target"
+"""What edits lie between, under these names in the tables: the source as it is, what the model's
+autoencoder makes of it, and the true edit. All but the second are files of the data set."""
+IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
 Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]

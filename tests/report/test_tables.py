@@ -95,7 +95,7 @@ def test_bounds_close_the_editing_table_and_never_rank(editing, columns):
     assert table.frame["method"].to_list()[-2:] == ["identity", "target"]
     assert {*table.frame.index[-2:]} <= table.muted
     assert table.best == editing_table(editing, columns, {"ours": 0.5}).best
-    assert "Identity is the source" in " ".join(table.notes)
+    assert "identity, the source as it is" in " ".join(table.notes)
     front = pareto_points(rows, columns, "lpips_unedit_part", "clip_edited").set_index("method")
     assert not front.loc[["identity", "target"], "front"].any() and front["front"].any()
     assert edit_names(table.frame).to_list()[-2:] == ["identity", "target"]

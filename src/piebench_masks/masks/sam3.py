@@ -20,7 +20,7 @@ class Sam3(Segmenter):
     """
 
     model: str = field(default="facebook/sam3", metadata=NO_OUTPUT)
-    rows: int = field(default=2, metadata=NO_OUTPUT)
+    rows: int = field(default=1, metadata=NO_OUTPUT)
 
     def found(
         self, pictures: Sequence[NDArray[np.uint8]], words: Sequence[str], device: torch.device

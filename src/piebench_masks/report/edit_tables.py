@@ -21,8 +21,8 @@ NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
 NFE_MEANING = "evaluations of the U-Net"
 BETWEEN = (
-    "Identity is the source as it is, target the true edit: what edits lie between. They do not "
-    "rank."
+    "What edits lie between, and does not rank: identity, the source as it is; reconstruction, the "
+    "source through the model's autoencoder; target, the true edit."
 )
 AREA = Format(
     "Mask area %",

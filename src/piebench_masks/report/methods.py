@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import pandas as pd
 
-from piebench_masks.settings import IDENTITY, TARGET
+from piebench_masks.settings import IDENTITY, RECONSTRUCTION, TARGET
 
-BOUNDS = (IDENTITY, TARGET)
-"""What edits lie between: the source as it is, and the true edit. They never rank."""
+BOUNDS = (IDENTITY, RECONSTRUCTION, TARGET)
+"""What edits lie between: the source, what the autoencoder makes of it, the true edit. They never
+rank."""
 BASELINES = ("full", "empty", "centre", "random", "oracle")
 """Trivial mask methods: they stand behind the learned ones and never rank."""
 UNRANKED = (*BASELINES, *BOUNDS)

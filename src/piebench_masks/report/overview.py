@@ -36,7 +36,8 @@ def overview_table(
     area, annotated = rows["area"], rows["annotated"]
     # What as many pixels would score, drawn blindly: they hit what is annotated in proportion.
     chance = 2 * area * annotated / (area + annotated).where(lambda sum: sum > 0)
-    by_method = rows.assign(above_chance=rows["dice"] - chance.fillna(0)).groupby("method")
+    above = (rows["dice"] - chance.fillna(0)).round(6)  # Dice has seven digits
+    by_method = rows.assign(above_chance=above).groupby("method")
     frame = by_method[["dice", "above_chance", "boundary_iou"]].mean()
     frame["threshold"] = by_method["threshold"].first()
     dice = rows.pivot(index="sample", columns="method", values="dice").sort_index()

@@ -7,6 +7,7 @@ import pandas as pd
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
+from piebench_masks.settings import RECONSTRUCTION
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
@@ -101,6 +102,7 @@ def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> 
         .merge(edit_costs(run, name).assign(editor=name), on="item")
         .drop(columns="item")
         for name in run.editors
+        if name != RECONSTRUCTION
     ]
     return painted.merge(pd.concat(costs), on=[*painted]) if costs else painted.iloc[:0]
 

@@ -16,7 +16,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.editing.external import MaskSource, external_methods
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.run import Run, once
-from piebench_masks.settings import BOUNDS, EXTERNAL, IDENTITY, TARGET, UNMASKED
+from piebench_masks.settings import BOUNDS, EXTERNAL, IDENTITY, RECONSTRUCTION, TARGET, UNMASKED
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.maps import map_item
 from piebench_masks.stages.masks import Mask, edit_thresholds, mask_source, stored_masks
@@ -66,8 +66,8 @@ class Variants:
         """What one editor makes: the unmasked edit, then one under every method at its thresholds.
 
         Methods without a mask are left out. Of editor ``external`` there is one for each of its
-        methods, whether the file is there or not, and of ``bounds`` the source and the true edit,
-        where the sample has one.
+        methods, whether the file is there or not; of ``bounds`` the source and the true edit, where
+        the sample has one; of ``reconstruction`` a single one.
         """
         run = self.run
         if editor == BOUNDS:
@@ -75,8 +75,10 @@ class Variants:
             return [
                 Variant(name, name, nan, "none", file=image_file(run, path))
                 for name, path in bounds.items()
-                if path and sample.target_image_path
+                if path
             ]
+        if editor == RECONSTRUCTION:
+            return [Variant(editor, editor, nan, "none", unmasked(run))]
         if editor == EXTERNAL:
             relative_path = Path(run.cfg.dataset.image_dir) / sample.image_path
             root, methods = others(run)

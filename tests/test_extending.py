@@ -127,7 +127,8 @@ def test_a_changed_loader_reads_the_data_again_and_computes_what_came_out_otherw
     assert computed(PLACES, tmp_path) == ({"parse": 3}, {"parse": 1})  # nothing here reads it
     change(tmp_path / "my_data.py", 'prompt": edited', "prompt\": edited.replace('night', 'dawn')")
     items, folders = computed(PLACES, tmp_path)
-    # One sample's: its map, which reads prompts, one edit under it, and CLIP's scores of all edits.
+    # One sample's: its map, which reads prompts, one edit under it, CLIP's scores of all edits and
+    # of the source.
     assert items == {
         "parse": 3,
         "masks": 1,
@@ -135,6 +136,7 @@ def test_a_changed_loader_reads_the_data_again_and_computes_what_came_out_otherw
         "edit tint": 1,
         "score masks": 1,
         "score edits tint": 3,
+        "score edits bounds": 1,
     }
     assert folders == {"parse": 1}
 
@@ -151,15 +153,17 @@ def test_a_changed_model_computes_again_what_asks_it(tmp_path: Path) -> None:
         "cut masks": 2,
         "edit diffedit": 6,
         "edit tint": 2,  # under the masks that are others now
+        "edit reconstruction": 2,
         "score masks": 2,
         "score edits diffedit": 6,
         "score edits tint": 2,
+        "score edits reconstruction": 2,
     }
     assert folders == {
         "latents": 1,
         "maps": 1,
         "masks": 1,
         "mask_scores": 1,
-        "edit": 1,
-        "edit_scores": METRICS,
+        "edit": 2,
+        "edit_scores": 2 * METRICS,
     }

@@ -35,7 +35,7 @@ BASE = (
     *("editor=[turbo_edit,diffedit,prompt_to_prompt]", "inversion=edit_friendly"),
 )
 MAPS = (*MODEL_MAPS, "full", "random", "oracle")
-EDITORS = ("turbo_edit", "diffedit", "prompt_to_prompt")
+EDITORS = ("turbo_edit", "diffedit", "prompt_to_prompt", "reconstruction")
 METRICS = ("pixel", "lpips", "clip", "target_error")
 
 

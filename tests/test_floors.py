@@ -8,7 +8,17 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "piebench_masks"
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "batching", "identity", "provenance", "console", "values", "temporary", "packing"),
+    (
+        "errors",
+        "batching",
+        "identity",
+        "weights",
+        "provenance",
+        "console",
+        "values",
+        "temporary",
+        "packing",
+    ),
     ("data", "diffusion"),
     ("masks", "editing", "metrics"),
     ("store", "settings", "settings_page", "section", "parts"),

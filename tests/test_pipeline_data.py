@@ -66,9 +66,9 @@ def test_a_folder_without_masks_is_edited_and_scored_on_the_whole_image(
     assert failed == 0, text
     results = tmp_path / "results" / "run"
     edits = pd.read_parquet(results / "edit_scores.parquet")
-    # Three pictures: without a mask, four methods at three thresholds, and the three baselines
-    # that need no annotation.
-    assert len(edits) == 3 * (1 + 4 * 3 + 3)
+    # Three pictures: without a mask, four methods at three thresholds, the three baselines that
+    # need no annotation, and the two bounds that need no true edit.
+    assert len(edits) == 3 * (1 + 4 * 3 + 3 + 2)
     assert edits[["psnr", "lpips_shapes", "clip_shapes_whole"]].notna().all(axis=None)
     assert edits[["lpips_shapes_unedit_part", "clip_shapes_edited"]].isna().all(axis=None)
     assert pd.read_parquet(results / "mask_scores.parquet").empty

@@ -21,7 +21,7 @@ from PIL import Image
 
 from piebench_masks.data.scene import Scene
 from piebench_masks.data.shapes.render import render_edit
-from piebench_masks.data.shapes.write import evaluation_edits
+from piebench_masks.data.shapes.write import blended_words, evaluation_edits
 from piebench_masks.diffusion.backbone import Posterior
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.masks import MapMethod
@@ -66,9 +66,9 @@ def drawn_scenes() -> tuple[list[Scene], list[NDArray[np.bool_]]]:
         sample, _, edit = next(entry for entry in evaluation_edits(20) if entry[1] == kind)
         source, _, mask = render_edit(edit)
         prompts = edit.source.prompt(), edit.target.prompt()
-        noun = "" if kind == 8 else edit.source.things[edit.changed_things()[0]].shape
-        blended = noun or f"{edit.source.background} {edit.target.background}"
-        scenes.append(Scene(sample, torch.from_numpy(source), *prompts, blended_words=blended))
+        scenes.append(
+            Scene(sample, torch.from_numpy(source), *prompts, blended_words=blended_words(edit))
+        )
         annotations.append(mask)
     return scenes, annotations
 

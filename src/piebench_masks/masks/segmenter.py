@@ -128,7 +128,7 @@ class Segmenter(MapMethod):
             f"The segmenter of {type(self).__name__}",
             where=f"{model}, revision {self.revision}, in the cache ({cache}), then online",
             remedy="check the network and the name; where the hub asks for it, accept the model's "
-            "terms on its page and log in (hf auth login); or set `model` to a local folder",
+            "terms on its page and log in (hf auth login); or give a local folder in its place",
         )
 
     @cached_property
@@ -138,6 +138,50 @@ class Segmenter(MapMethod):
     @cached_property
     def _blocks(self) -> Blocks:
         return Blocks(self.rows)
+
+
+class TextSegmenter(Segmenter):
+    """One network that takes a batch of pictures and a text of each."""
+
+    @abstractmethod
+    def classes(self) -> tuple[Any, Any]:
+        """The network and its processor, of transformers."""
+
+    @abstractmethod
+    def shares(self, output: Any) -> Tensor:
+        """The share of every pixel, [B, h, w] in [0, 1], from what the network returns."""
+
+    def found(
+        self, pictures: Sequence[NDArray[np.uint8]], words: Sequence[str], device: torch.device
+    ) -> list[Tensor]:
+        network, processor = self._networks(device)
+        pixels = processor.image_processor(list(pictures), return_tensors="pt")["pixel_values"]
+        tokens = processor.tokenizer(
+            list(words),
+            padding="max_length",
+            truncation=True,
+            max_length=network.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        )
+
+        def shares(pixels: Tensor, ids: Tensor, attended: Tensor) -> Tensor:
+            output = network(
+                pixel_values=pixels.to(device),
+                input_ids=ids.to(device),
+                attention_mask=attended.to(device),
+            )
+            return self.shares(output).cpu()
+
+        ids, attended = tokens["input_ids"], tokens["attention_mask"]
+        return list(self._blocks.map(shares, pixels, ids, attended))
+
+    def _load(self, device: torch.device) -> tuple[Any, Any]:
+        network, processor = self.classes()
+        folder = self._folder(self.model)[0]
+        return (
+            frozen(network, folder, device),
+            processor.from_pretrained(folder, local_files_only=True),
+        )
 
 
 def frozen(kind: Any, folder: Path, device: torch.device) -> Any:
@@ -155,15 +199,3 @@ def frozen(kind: Any, folder: Path, device: torch.device) -> Any:
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{folder} lacks {len(missing)} weights of {kind.__name__}: {missing[0]}")
     return network.eval().requires_grad_(False).to(device)
-
-
-def tokenized(processor: Any, words: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask [N, length], cut and padded."""
-    tokens = processor.tokenizer(
-        list(words),
-        padding="max_length",
-        truncation=True,
-        max_length=length,
-        return_tensors="pt",
-    )
-    return tokens["input_ids"], tokens["attention_mask"]

@@ -1,6 +1,6 @@
 """Every method's soft map of many samples, from one batched U-Net call for all of them."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from itertools import chain
 from time import perf_counter
@@ -78,77 +78,94 @@ def soft_maps(
     side = backbone.map_size if backbone else map_size
     if side is None:
         raise BenchmarkError("soft_maps needs a backbone, or a map_size for maps without one")
-    keys = [(name, i) for name in methods for i in range(len(scenes))]
-    visible_scenes = {(name, i): scenes[i].as_known(methods[name].knows) for name, i in keys}
-    given: dict[tuple[str, int], Any]
-    given = {
-        (name, i): external[name][i] if external and name in external else None for name, i in keys
-    }
-    plans = {
-        (name, i): given[name, i]
-        if isinstance(given[name, i], BenchmarkError)
-        else _tried(name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat)
-        for (name, i), scene in visible_scenes.items()
-    }
+
+    def task(name: str, i: int) -> _Task:
+        scene, given = scenes[i].as_known(methods[name].knows), None
+        if external and name in external:
+            given = external[name][i]
+        if isinstance(given, BenchmarkError):
+            return _Task(scene, None, given)
+        plan = _tried(name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat)
+        return _Task(scene, given, plan)
+
+    tasks = {name: [task(name, i) for i in range(len(scenes))] for name in methods}
     started = perf_counter()
     answers = Answers(
         backbone,
         posterior,
-        [cell for plan in plans.values() if isinstance(plan, list) for cell in chain(*plan)],
+        [cell for task in chain(*tasks.values()) for cell in task.cells],
         sample_mode=sample_mode,
         seed=seed,
         noise_dtype=noise_dtype,
     )
-
     seconds_a_row = (perf_counter() - started) / max(1, len(answers))
 
-    def record(name: str, i: int, part: list[Cell]) -> Record:
+    def record(task: _Task, part: int) -> Record:
+        """What the method (part 0), or one of its post-processors, sees."""
+        assert isinstance(task.plan, list)
         return Record(
-            scene=visible_scenes[name, i],
+            scene=task.scene,
             map_size=side,
-            seed=_sample_seed(seed, scenes[i].id),
-            recordings=answers.recordings(part),
+            seed=_sample_seed(seed, task.scene.id),
+            recordings=answers.recordings(task.plan[part]),
             compat=compat,
             device=backbone.device if backbone else torch.device(device),
-            external=given[name, i],
+            external=task.given,
             tokenize=backbone.tokenize if backbone else None,
         )
-
-    def maps_of(name: str) -> list[Tensor | BenchmarkError]:
-        planned = [plans[name, i] for i in range(len(scenes))]
-        asked = {i: plan for i, plan in enumerate(planned) if isinstance(plan, list)}
-
-        def outcomes(rows: Sequence[int]) -> dict[int, Tensor | Exception]:
-            """Of these scenes together; one by one where that fails, so that only one is guilty."""
-            shown = (record(name, i, asked[i][0]) for i in rows)
-            try:
-                return dict(zip(rows, methods[name].maps(shown), strict=True))
-            except torch.OutOfMemoryError:
-                raise
-            except Exception as error:
-                if len(rows) == 1:
-                    return {rows[0]: error}
-            return {i: outcomes([i])[i] for i in rows}
-
-        found = outcomes(list(asked))
-
-        def finished(i: int, plan: Plan) -> Tensor:
-            rest = (record(name, i, part) for part in plan[1:])
-            return _finished(methods[name], found[i], rest)
-
-        return [
-            _tried(name, finished, i, plan) if isinstance(plan, list) else plan
-            for i, plan in enumerate(planned)
-        ]
 
     maps = SoftMaps()
     for name, method in methods.items():
         started = perf_counter()
-        maps[name] = maps_of(name)
+        maps[name] = _maps(name, method, tasks[name], record)
         own = (perf_counter() - started) / max(1, len(scenes))
-        rows = [_row_count(plans[name, i]) for i in range(len(scenes))]
+        rows = [task.row_count for task in tasks[name]]
         maps.costs[name] = [Cost(n, method.forwards, n * seconds_a_row + own) for n in rows]
     return maps
+
+
+class _Task(NamedTuple):
+    """One method on one scene: what it sees, a mask made elsewhere, and its rows or why not."""
+
+    scene: Scene
+    given: Tensor | None
+    plan: Plan | BenchmarkError
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [] if isinstance(self.plan, BenchmarkError) else list(chain(*self.plan))
+
+    @property
+    def row_count(self) -> int:
+        """Of the U-Net, where equal ones are asked for once."""
+        return len({row for cell in self.cells for row in cell.rows})
+
+
+def _maps(
+    name: str, method: MapMethod, tasks: Sequence[_Task], record: Callable[[_Task, int], Record]
+) -> list[Tensor | BenchmarkError]:
+    found = iter(_outcomes(method, [task for task in tasks if isinstance(task.plan, list)], record))
+    return [
+        _tried(name, _finished, method, next(found), task, record)
+        if isinstance(task.plan, list)
+        else task.plan
+        for task in tasks
+    ]
+
+
+def _outcomes(
+    method: MapMethod, tasks: Sequence[_Task], record: Callable[[_Task, int], Record]
+) -> list[Tensor | Exception]:
+    """Of these tasks together; one by one where that fails, so that only one is guilty."""
+    try:
+        found = method.maps(record(task, 0) for task in tasks)
+        return [one for one, _ in zip(found, tasks, strict=True)]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        if len(tasks) == 1:
+            return [error]
+    return [outcome for task in tasks for outcome in _outcomes(method, [task], record)]
 
 
 def _plan(
@@ -171,19 +188,18 @@ def _plan(
     ]
 
 
-def _row_count(plan: Plan | BenchmarkError) -> int:
-    """Of the U-Net, where equal ones are asked for once."""
-    cells = [] if isinstance(plan, BenchmarkError) else chain(*plan)
-    return len({row for cell in cells for row in cell.rows})
-
-
-def _finished(method: MapMethod, found: Tensor | Exception, records: Iterable[Record]) -> Tensor:
+def _finished(
+    method: MapMethod,
+    found: Tensor | Exception,
+    task: _Task,
+    record: Callable[[_Task, int], Record],
+) -> Tensor:
     """The method's map, checked, and what each post-processor makes of it."""
     if isinstance(found, Exception):
         raise found
     soft_map = _checked(type(method).__name__, found)
-    for post, record in zip(method.post, records, strict=True):
-        soft_map = _checked(type(post).__name__, post(soft_map, record))
+    for part, post in enumerate(method.post, start=1):
+        soft_map = _checked(type(post).__name__, post(soft_map, record(task, part)))
     return soft_map
 
 

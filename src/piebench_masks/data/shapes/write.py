@@ -12,10 +12,7 @@ from PIL import Image
 
 from piebench_masks.data.pie_bench import EDIT_TYPES
 from piebench_masks.data.rle import encode_runs
-from piebench_masks.data.shapes.grammar import (
-    Edit,
-    sample_edit,
-)
+from piebench_masks.data.shapes.grammar import Edit, sample_edit
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.whole import whole_folder
 
@@ -81,11 +78,11 @@ def _texts(edit: Edit) -> dict[str, str]:
         "original_prompt": " ".join(prompts[0]),
         "editing_prompt": " ".join(prompts[1]),
         "editing_instruction": ", ".join(instructions),
-        "blended_word": _blended(edit),
+        "blended_word": blended_words(edit),
     }
 
 
-def _blended(edit: Edit) -> str:
+def blended_words(edit: Edit) -> str:
     """The nouns that the edit is about, in the source and in the target, as PIE-Bench has them.
 
     An object where an attribute of it changes, too; none where the source shows nothing of them.

@@ -22,7 +22,7 @@ from piebench_masks.stages.parse import parse
 from piebench_masks.stages.scores import edit_scores, mask_scores
 
 GOLDEN = Path(__file__).parent / "golden_dice.csv"
-TO_REACH = {"attn_based": 0.78, "ours": 0.74, "diffedit": 0.56}
+TO_REACH = {"attn_based": 0.87, "ours": 0.75, "diffedit": 0.62}
 
 
 def scored(folder: Path, *overrides: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -81,11 +81,9 @@ def test_the_zoo_beats_a_box_in_the_middle(tmp_path: Path) -> None:
     at_best = masks[masks["threshold"] == masks["method"].map(best)]
     dice = at_best.groupby("method")["dice"].mean()
     assert edits.empty and len(dice) == 22
-    # docs/masks.md says why these two do not.
-    assert dice[dice < dice["centre"]].drop(["full", "empty", "random"]).index.tolist() == [
-        "instant",
-        "noise_based",
-    ]
+    # docs/masks.md says why this one does not.
+    worse = dice[dice < dice["centre"]].drop(["full", "empty", "random"])
+    assert worse.index.tolist() == ["instant"]
 
 
 @pytest.mark.slow
@@ -99,8 +97,8 @@ def test_edits_do_what_was_asked_and_keep_the_background(folder: Path) -> None:
     )
     by_method = edits[edits["editor"] == "turbo_edit"].groupby("method")
     # Relative to doing nothing; 1 is no edit at all.
-    assert (by_method["target_error"].median() < 0.40).all()
-    assert by_method["psnr_unedit_part"].mean()["ours"] > 27.5
+    assert (by_method["target_error"].median() < 0.20).all()
+    assert by_method["psnr_unedit_part"].mean()["ours"] > 35
     assert (
         by_method["psnr_unedit_part"].mean()["ours"] > by_method["psnr_unedit_part"].mean()["none"]
     )

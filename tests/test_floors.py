@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("data", "diffusion"),
     ("masks", "editing", "metrics"),
-    ("store", "settings", "settings_page", "section", "parts"),
+    ("store", "settings", "settings_page", "section", "parts", "protocol"),
     ("run", "stages"),
     ("runner", "executors"),
     ("report", "tracking"),

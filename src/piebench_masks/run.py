@@ -7,7 +7,7 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import torch
 from hydra.utils import get_object
@@ -24,8 +24,9 @@ from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
-from piebench_masks.metrics import Metric, device_argument
+from piebench_masks.metrics import Metric, device_argument, reads_of
 from piebench_masks.parts import Part, made
+from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
 from piebench_masks.settings import (
@@ -41,6 +42,14 @@ from piebench_masks.store import Artifacts, Folder, Overwrite
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+class Scorer(NamedTuple):
+    """A metric, the settings that it is made of, and what it is shown."""
+
+    metric: Metric
+    node: Mapping[str, Any]
+    casing: Casing
 
 
 class Run:
@@ -104,7 +113,7 @@ class Run:
         """Those of all parts that artifact keys name: hashed once, in the main process."""
         names = [f"mask.{name}" for name in self.methods]
         names += [f"editor.{name}" for name in self.editors]
-        names += [f"metrics.{name}" for name in self.metrics]
+        names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
             names.insert(0, "model")
         for name in names:
@@ -115,11 +124,10 @@ class Run:
         section, _, part = name.partition(".")
         if section == "model":
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
-        parts: dict[str, Any]
-        parts = {"mask": self.methods, "editor": self.editors, "metrics": self.metrics}
-        node = self.section(section).get(part) or {}
-        settings = {key: value for key, value in node.items() if not key.startswith("_")}
-        return part_identity(parts[section][part], settings)
+        if section == "metrics":
+            return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
+        parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
+        return part_identity(parts[section][part], _settings(self.section(section).get(part) or {}))
 
     @functools.cached_property
     def _model_source(self) -> tuple[Path, str]:
@@ -221,10 +229,58 @@ class Run:
         return [*chosen, *([BOUNDS] if chosen else [])]
 
     @functools.cached_property
+    def protocols(self) -> dict[str, Protocol]:
+        """The chosen protocols by name. All tables are of the first, the others stand beside it."""
+        return {name: built(Protocol, node) for name, node in self.cfg.protocol.items()}
+
+    @functools.cached_property
+    def protocol(self) -> str:
+        """The name of the protocol that tables are of."""
+        return next(iter(self.protocols))
+
+    def protocol_digest(self, name: str) -> str:
+        """12 hex digits of a protocol with the run's metrics under it."""
+        labels = self._labels[name].values()
+        return self.protocols[name].digest({m: self.identity(f"metrics.{m}") for m in labels})
+
+    def scorers_under(self, protocol: str) -> dict[str, str]:
+        """By metric the name of what scores it under a protocol, among ``scorers``."""
+        return self._labels[protocol]
+
+    @property
+    def scorers(self) -> dict[str, Scorer]:
+        """What the protocols together score with, each once. Those of the first protocol have
+        their metric's name, others that of the first protocol that needs them, too.
+        """
+        return self._scorers[0]
+
+    @property
+    def _labels(self) -> dict[str, dict[str, str]]:
+        return self._scorers[1]
+
+    @functools.cached_property
+    def _scorers(self) -> tuple[dict[str, Scorer], dict[str, dict[str, str]]]:
+        scorers: dict[str, Scorer] = {}
+        metrics: dict[str, Metric] = {}
+        labels: dict[str, dict[str, str]] = {}
+        for protocol_name, protocol in self.protocols.items():
+            for name, node in self.cfg.metrics.items():
+                settings = {**node, **protocol.metrics.get(name, {})}
+                if str(settings) not in metrics:
+                    metrics[str(settings)] = made_metric(settings, str(self.device))
+                metric = metrics[str(settings)]
+                scorer = Scorer(metric, settings, protocol.casing.as_read(reads_of(metric)))
+                label = next((known for known, one in scorers.items() if one == scorer), None)
+                if label is None:
+                    label = name if protocol_name == self.protocol else f"{name}, {protocol_name}"
+                    scorers[label] = scorer
+                labels.setdefault(protocol_name, {})[name] = label
+        return scorers, labels
+
+    @functools.cached_property
     def metrics(self) -> dict[str, Metric]:
-        """The editing metrics by name; those that take a device have it on this run's."""
-        device = str(self.device)
-        return {name: made_metric(node, device) for name, node in self.cfg.metrics.items()}
+        """The editing metrics of the first protocol by name, on this run's device."""
+        return {name: self.scorers[name].metric for name in self.cfg.metrics}
 
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
@@ -240,6 +296,11 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
         return run.answers[question]
 
     return answer
+
+
+def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """What a part is made with, without Hydra's own keys."""
+    return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
 def made_method(name: str, node: Part) -> MapMethod:

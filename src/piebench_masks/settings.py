@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.parts import Part, check_part, made, takes
+from piebench_masks.protocol import OFFICIAL, Protocol
 from piebench_masks.section import Section, built, defaults, setting
 from piebench_masks.values import one_line, suits
 from piebench_masks.weights import packaged
@@ -253,6 +254,7 @@ class Settings(MapSettings):
     editor: dict[str, Any] = field(default_factory=dict)
     inversion: Part | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] = field(default_factory=lambda: {OFFICIAL: {}})
     tracker: Part
     executor: Part
     hparams_search: SearchSettings | None = None
@@ -265,10 +267,21 @@ class Settings(MapSettings):
         if self.dataset.prepare is not None:
             check_part("dataset.prepare", self.dataset.prepare, root=None)
         for name, node in self.metrics.items():
-            check_part(f"metrics.{name}", node, **{"device": None} if takes(node, "device") else {})
+            _check_metric(f"metrics.{name}", node)
+        if not self.protocol:
+            raise BenchmarkError("protocol is empty: choose one, as in protocol=official")
+        for name, node in self.protocol.items():
+            self._check_protocol(name, node)
         check_editors(self.editor, self.inversion)
         for name, node in self.mask.items():
             self._check_method(name, node)
+
+    def _check_protocol(self, name: str, node: Any) -> None:
+        """Settings of metrics that this run has not are left out."""
+        for metric, settings in built(Protocol, node).metrics.items():
+            if metric in self.metrics:
+                place = f"protocol.{name}.metrics.{metric}"
+                _check_metric(place, {**self.metrics[metric], **settings})
 
     def _check_method(self, name: str, node: Any) -> None:
         if name in (*BASELINE_NAMES, UNMASKED) or not isinstance(node, Mapping):
@@ -290,6 +303,10 @@ class Settings(MapSettings):
                 f"thresholds is {self.thresholds}, but mask.{name}.sweep has {sweep[2]}: choose "
                 "fewer, or a longer sweep"
             )
+
+
+def _check_metric(name: str, node: Any) -> None:
+    check_part(name, node, **{"device": None} if takes(node, "device") else {})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -329,7 +346,7 @@ def check_editors(editors: Mapping[str, Any], inversion: Part | None) -> None:
 
 
 S = TypeVar("S", Settings, EditImageSettings)
-PARTS = ("mask", "editor", "metrics")
+PARTS = ("mask", "editor", "metrics", "protocol")
 """Groups of parts by name, which may be empty."""
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
+from piebench_masks.protocol import Protocol
 from piebench_masks.section import Section, defaults
 from piebench_masks.settings import (
     DatasetSettings,
@@ -31,6 +32,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "dataset": DatasetSettings,
     "model": ModelSettings,
     "hparams_search": SearchSettings,
+    "protocol": Protocol,
 }
 GROUPS = {
     "dataset": "What is edited.",
@@ -39,6 +41,8 @@ GROUPS = {
     "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
     "inversion": "The inversion of the editors that take one.",
     "metrics": "The editing metrics.",
+    "protocol": "How edits are scored, several protocols beside each other: "
+    "`protocol=[official,box]`, of which the first is that of all tables.",
     "tracker": "Where a finished run is published.",
     "executor": "Where batches are computed.",
     "hparams_search": "A search for the best settings instead of a single run.",

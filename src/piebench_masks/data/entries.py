@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from piebench_masks.data.images import MAX_PIXELS, ImageError, load_image
 from piebench_masks.data.parsed import DataError, Parsed, Rejection, label_problem
 from piebench_masks.data.rle import decode_runs, to_coco, with_border
-from piebench_masks.data.sample import CocoRLE, Sample
+from piebench_masks.data.sample import Sample
 
 SAMPLE_ID = re.compile(r"(?!\.+$)[A-Za-z0-9._-]{1,100}")
 """The form of a sample's id, which becomes part of file names."""
@@ -134,33 +135,38 @@ def _check_entry(
         return Rejection(sample_id, "; ".join(problems))
     fields = dict(entry)
     target, edit_type = fields.get("target_image_path"), fields["editing_type_id"]
+    annotated = _annotated(fields, images, size)
+    texts = fields["original_prompt"], fields["editing_prompt"]
     return Sample(
         id=sample_id,
         image_path=fields["image_path"],
-        source_prompt=_without_brackets(fields["original_prompt"]),
-        target_prompt=_without_brackets(fields["editing_prompt"]),
+        source_prompt=_without_brackets(texts[0]),
+        target_prompt=_without_brackets(texts[1]),
         instruction=fields["editing_instruction"],
         edit_type=edit_type if edit_types is None else edit_types[edit_type],
         blended_word=fields["blended_word"],
-        mask=_mask(fields, images, size, border),
+        mask=None if annotated is None else to_coco(with_border(annotated, border)),
         target_image_path=target,
         image_digest=_sha256(images / fields["image_path"]),
         target_digest=None if target is None else _sha256(images / target),
-        source_marked=marked_words(fields["original_prompt"]),
-        target_marked=marked_words(fields["editing_prompt"]),
+        source_marked=marked_words(texts[0]),
+        target_marked=marked_words(texts[1]),
+        annotated=None if annotated is None else to_coco(annotated),
+        border=border,
+        source_text=texts[0],
+        target_text=texts[1],
     )
 
 
-def _mask(fields: dict[str, Any], images: Path, size: int | None, border: int) -> CocoRLE | None:
+def _annotated(fields: dict[str, Any], images: Path, size: int | None) -> NDArray[np.bool_] | None:
     """A sound entry's mask: the bright pixels of its picture, or its runs in an image this size."""
     if fields.get("mask_path") is not None:
-        mask = np.any(load_image(images / fields["mask_path"]) > 127, axis=-1)
-    elif fields.get("mask") is not None:
-        shape = (size, size) if size else _image_size(images / fields["image_path"])
-        mask = decode_runs(fields["mask"], *shape)
-    else:
+        bright: NDArray[np.bool_] = np.any(load_image(images / fields["mask_path"]) > 127, axis=-1)
+        return bright
+    if fields.get("mask") is None:
         return None
-    return to_coco(with_border(mask, border))
+    shape = (size, size) if size else _image_size(images / fields["image_path"])
+    return decode_runs(fields["mask"], *shape)
 
 
 def _problems(

@@ -45,14 +45,14 @@ def from_coco(rle: CocoRLE) -> NDArray[np.bool_]:
     return coco.decode(rle).astype(bool)
 
 
-def with_border(mask: NDArray[np.bool_], border: int) -> NDArray[np.bool_]:
-    """A copy of the mask [H,W] whose outermost ``border`` pixels are set.
+def with_border(mask: NDArray[np.bool_], border: int, value: bool = True) -> NDArray[np.bool_]:
+    """A copy of the mask [H,W] whose outermost ``border`` pixels have that value.
 
     PIE-Bench's authors do so with one pixel "to avoid annotation errors in boundary"
     (methods.md, section 1).
     """
     height, width = mask.shape
     interior = slice(border, height - border), slice(border, width - border)
-    bordered = np.ones_like(mask)
+    bordered = np.full_like(mask, value)
     bordered[interior] = mask[interior]
     return bordered

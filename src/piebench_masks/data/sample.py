@@ -14,8 +14,11 @@ SAMPLE_FIELDS: tuple[str, ...] = (
     "instruction",
     "blended_word",
     "mask",
+    "annotation",
+    "texts",
 )
-"""What results can depend on. Prompts are both of them, with the words that are marked in them."""
+"""What results can depend on. Prompts are both of them, with the words that are marked in them;
+annotation and texts are mask and prompts as the data set's file has them."""
 
 
 class CocoRLE(TypedDict):
@@ -36,6 +39,8 @@ class Sample:
     relative to the data set's image folder; ``image_digest`` and ``target_digest`` are the sha256
     of these files' bytes in hex. ``mask`` is the annotated part to edit, None where there is none.
     ``edit_type`` is one of the data set's labels.
+    ``annotated`` is the mask before its outermost ``border`` pixels were set; ``source_text`` and
+    ``target_text`` are the prompts with their brackets; None: as ``mask`` and the prompts are.
     """
 
     id: str
@@ -51,6 +56,15 @@ class Sample:
     target_digest: str | None = None
     source_marked: tuple[str, ...] = ()
     target_marked: tuple[str, ...] = ()
+    annotated: CocoRLE | None = None
+    border: int = 0
+    source_text: str | None = None
+    target_text: str | None = None
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Both prompts with their brackets."""
+        return self.source_text or self.source_prompt, self.target_text or self.target_prompt
 
     def fingerprint(self, fields: Collection[str]) -> str:
         """12 hex digits that change when the content of one of these fields does.
@@ -83,6 +97,8 @@ class Sample:
             case "prompts":
                 prompts = self.source_prompt, self.target_prompt
                 return [*prompts, self.source_marked, self.target_marked]
+            case "annotation":
+                return [self.annotated or self.mask, self.border]
             case _:
                 return getattr(self, field)
 

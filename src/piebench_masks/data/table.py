@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 from piebench_masks.data.entries import SAMPLE_ID
 from piebench_masks.data.images import MAX_PIXELS
 from piebench_masks.data.parsed import DataError, label_problem
-from piebench_masks.data.sample import Sample
+from piebench_masks.data.sample import CocoRLE, Sample
 
+RLE = pa.struct({"size": pa.list_(pa.int32()), "counts": pa.string()})
 SCHEMA = pa.schema(
     {
         "id": pa.string(),
@@ -26,12 +27,16 @@ SCHEMA = pa.schema(
         "instruction": pa.string(),
         "edit_type": pa.string(),
         "blended_word": pa.string(),
-        "mask": pa.struct({"size": pa.list_(pa.int32()), "counts": pa.string()}),
+        "mask": RLE,
         "target_image_path": pa.string(),
         "image_digest": pa.string(),
         "target_digest": pa.string(),
         "source_marked": pa.list_(pa.string()),
         "target_marked": pa.list_(pa.string()),
+        "annotated": RLE,
+        "border": pa.int32(),
+        "source_text": pa.string(),
+        "target_text": pa.string(),
     }
 )
 
@@ -78,10 +83,11 @@ def read_samples(path: Path) -> tuple[list[Sample], tuple[str, ...]]:
 
 def is_sound(sample: Sample, edit_types: Sequence[str]) -> bool:
     """Whether names stay inside their folders and all is there, whoever made the sample."""
-    texts = sample.source_prompt, sample.target_prompt, sample.instruction, sample.blended_word
+    prompts = *sample.texts, sample.source_prompt, sample.target_prompt
+    texts = *prompts, sample.instruction, sample.blended_word
     names = [sample.image_path, *([sample.target_image_path] if sample.target_image_path else [])]
     digests = [sample.image_digest, *([sample.target_digest] if sample.target_image_path else [])]
-    size = [1, 1] if sample.mask is None else sample.mask["size"]
+    masks = [mask for mask in (sample.mask, sample.annotated) if mask is not None]
     strings = (sample.id, *texts, *names, *digests, *sample.source_marked, *sample.target_marked)
     return (
         all(isinstance(text, str) for text in strings)
@@ -90,12 +96,22 @@ def is_sound(sample: Sample, edit_types: Sequence[str]) -> bool:
         and all("\0" not in name and ".." not in Path(name).parts for name in names)
         and not any(Path(name).is_absolute() for name in names)
         and sample.edit_type in edit_types
-        and size is not None
+        and all(map(_is_sound_mask, masks))
+        and all(mask["size"] == masks[0]["size"] for mask in masks)
+        and isinstance(sample.border, int)
+        and 0 <= sample.border <= MAX_PIXELS
+    )
+
+
+def _is_sound_mask(mask: CocoRLE) -> bool:
+    size = mask["size"]
+    return (
+        size is not None
         and len(size) == 2
         and None not in size
         and min(size) > 0
         and size[0] * size[1] <= MAX_PIXELS
-        and (sample.mask is None or isinstance(sample.mask["counts"], str))
+        and isinstance(mask["counts"], str)
     )
 
 

@@ -1,8 +1,9 @@
 """What an edit is scored against, and the parts of the image that are scored. Knows no metric."""
 
-from collections.abc import Callable, Collection
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,36 @@ class CaseTensors(NamedTuple):
     edited: Tensor
     masks: Tensor
     suffixes: tuple[str, ...]
+
+
+class Known(dict[tuple[bytes, ...], Any]):
+    """What a network has given, by the content of what it was shown: nothing is shown twice while
+    it is remembered, whichever protocol asks.
+    """
+
+    LIMIT: ClassVar[int] = 20_000
+
+    def fill(
+        self, keys: Sequence[tuple[bytes, ...]], results: Callable[[list[int]], Sequence[Any]]
+    ) -> list[Any]:
+        """What belongs to each key; results: what belongs to the keys of these places, which are
+        not known yet and differ.
+        """
+        if len(self) > self.LIMIT:
+            self.clear()
+        new = {key: place for place, key in reversed([*enumerate(keys)]) if key not in self}
+        places = sorted(new.values())
+        if places:
+            found = results(places)
+            self.update((keys[place], one) for place, one in zip(places, found, strict=True))
+        return [self[key] for key in keys]
+
+
+def content(array: np.ndarray) -> bytes:
+    """A digest of an array's numbers and shape."""
+    digest = hashlib.blake2b(str(array.shape).encode(), digest_size=16)
+    digest.update(array.tobytes())
+    return digest.digest()
 
 
 @dataclass(frozen=True)
@@ -51,31 +82,57 @@ class EditCase:
             case = replace(case, mask=None)
         return case
 
-    def on(self, device: torch.device, edited: np.ndarray) -> CaseTensors:
-        """The source, its edits uint8 [V, H, W, 3] and the parts to score, on a device."""
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        """The parts to score that hold a pixel, bool [H, W] by their columns' suffix."""
         masks: dict[Part, np.ndarray] = {"whole": np.ones(self.source.shape[:2], dtype=bool)}
         if self.mask is not None:
             masks |= {"outside": ~self.mask, "inside": self.mask}
-        masks_by_suffix = {SUFFIXES[part]: mask for part, mask in masks.items() if mask.any()}
+        return {SUFFIXES[part]: mask for part, mask in masks.items() if mask.any()}
+
+    def on(
+        self, device: torch.device, edited: np.ndarray, suffixes: Collection[str] | None = None
+    ) -> CaseTensors:
+        """The source, its edits uint8 [V, H, W, 3] and the parts to score, on a device."""
+        parts = {s: part for s, part in self.parts.items() if suffixes is None or s in suffixes}
         return CaseTensors(
             source=torch.from_numpy(self.source).to(device),
             edited=torch.from_numpy(edited).to(device),
-            masks=torch.from_numpy(np.stack(list(masks_by_suffix.values()))).to(device),
-            suffixes=tuple(masks_by_suffix),
+            masks=torch.from_numpy(np.stack(list(parts.values()))).to(device),
+            suffixes=tuple(parts),
         )
 
 
 def score_parts(
-    name: str, score: Callable[[Tensor, Tensor], Tensor], case: CaseTensors, blocks: Blocks
+    name: str,
+    case: EditCase,
+    edited: np.ndarray,
+    device: torch.device,
+    scoring: Callable[[CaseTensors], Callable[[Tensor, Tensor], Tensor]],
+    *,
+    blocks: Blocks,
+    known: Known,
 ) -> dict[str, np.ndarray]:
-    """Every edit on every part in one batched pass: float64 [V] for ``name`` + suffix.
+    """Every edit [V, H, W, 3] on every part in one batched pass: float64 [V] for ``name`` + suffix.
 
-    score: indices of edits [rows] and of parts [rows] -> scores [rows]. Parts without a pixel are
-    NaN.
+    scoring: what is to be scored -> indices of edits [rows] and of parts [rows] -> scores [rows].
+    Parts without a pixel are NaN. Scores that are ``known`` are not taken again.
     """
-    edits, parts = len(case.edited), len(case.masks)
-    part, edit = torch.cartesian_prod(torch.arange(parts), torch.arange(edits)).unbind(1)
-    scores = blocks.map(score, edit, part).double().cpu().numpy().reshape(parts, edits)
-    values = dict(zip(case.suffixes, scores, strict=True))
-    missing = np.full(edits, np.nan)
-    return {f"{name}{suffix}": values.get(suffix, missing) for suffix in SUFFIXES.values()}
+    parts = case.parts
+    pairs = [(suffix, edit) for suffix in parts for edit in range(len(edited))]
+    digests = [content(image) for image in edited]
+    by_part = {suffix: (content(case.source), content(part)) for suffix, part in parts.items()}
+
+    def results(places: list[int]) -> list[float]:
+        wanted = [pairs[place] for place in places]
+        tensors = case.on(device, edited, {suffix for suffix, _ in wanted})
+        part = torch.tensor([tensors.suffixes.index(suffix) for suffix, _ in wanted])
+        edit = torch.tensor([edit for _, edit in wanted])
+        return blocks.map(scoring(tensors), edit, part).double().tolist()
+
+    keys = [(*by_part[suffix], digests[edit]) for suffix, edit in pairs]
+    scores = dict(zip(pairs, known.fill(keys, results), strict=True))
+    return {
+        f"{name}{suffix}": np.array([scores.get((suffix, i), np.nan) for i in range(len(edited))])
+        for suffix in SUFFIXES.values()
+    }

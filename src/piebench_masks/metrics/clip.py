@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
 from piebench_masks.identity import NO_OUTPUT, files_identity
-from piebench_masks.metrics.case import EditCase
+from piebench_masks.metrics.case import EditCase, Known, content
 from piebench_masks.metrics.column import Column
 from piebench_masks.weights import loading
 
@@ -32,17 +32,19 @@ LOADED = (".json", ".txt", ".model", ".safetensors", ".bin", ".pt", ".pth")
 
 @dataclass(frozen=True)
 class Clip:
-    """CLIP score 100 * max(0, cosine), in float32.
+    """CLIP score 100 * max(0, cosine), its gain over the source's, and CLIP directional similarity
+    (Gal et al., SIGGRAPH 2022), in float32.
 
-    name: prefix of the columns. model, pretrained: as in ``open_clip.create_model``, for example
-    ``ViT-L-14-quickgelu`` with ``openai``, or ``local-dir:/a/folder`` with None. Loading raises
-    WeightsError.
+    name: prefix of the columns. happened_at: the gain from which an edit has happened. model,
+    pretrained: as in ``open_clip.create_model``, for example ``ViT-L-14-quickgelu`` with
+    ``openai``, or ``local-dir:/a/folder`` with None. Loading raises WeightsError.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[tuple[str, ...]] = ("image", "prompts", "mask")
     name: str = "clip"
     _: KW_ONLY
+    happened_at: float = 1.0
     model: str = field(default="ViT-L-14-quickgelu", metadata=NO_OUTPUT)
     pretrained: str | None = field(default="openai", metadata=NO_OUTPUT)
     device: str | torch.device = field(default="cpu", metadata=NO_OUTPUT)
@@ -78,6 +80,31 @@ class Clip:
                 headline=False,
                 meaning=f"The unedited picture's agreement with the source prompt{qualifier}, 0 to "
                 "100.",
+            ),
+            f"{self.name}_gain": Column(
+                f"{label} gain",
+                "up",
+                meaning="The whole picture's agreement with the target prompt, less that of the "
+                f"unedited picture{qualifier}; 0 is doing nothing.",
+                headline=False,
+                bounds=(-100, 100),
+            ),
+            f"{self.name}_direction": Column(
+                f"{label} direction",
+                "up",
+                100,
+                meaning="Cosine between the change of the picture and that of the prompt (CLIP "
+                f"directional similarity{qualifier}); 0 is doing nothing.",
+                bounds=(-1, 1),
+            ),
+            f"{self.name}_happened": Column(
+                f"{label} happened %",
+                "up",
+                100,
+                digits=1,
+                meaning=f"Share of edits whose {label} gain is at least {self.happened_at:g}.",
+                headline=False,
+                bounds=(0, 1),
             ),
         }
 
@@ -128,6 +155,10 @@ class Clip:
         return Blocks(self.rows)
 
     @cached_property
+    def _known(self) -> Known:
+        return Known()
+
+    @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor()
 
@@ -143,13 +174,20 @@ class Clip:
         source_text, target_text = self.embed_prompts([case.source_prompt, case.target_prompt])
         source, *embeddings = self.embed_images(images)
         # Products row by row: a matrix product rounds by how many rows it has.
-        cosine = (torch.stack(embeddings) * target_text).sum(dim=-1)
-        score = 100 * cosine.clamp(min=0).double().cpu().numpy()
+        stacked = torch.stack([source, *embeddings])
+        score = 100 * (stacked * target_text).sum(dim=-1).clamp(min=0).double().cpu().numpy()
         count = len(edited)
+        whole = score[1 : count + 1]
+        gain = whole - score[0]
+        moved, told = stacked[1 : count + 1] - source, target_text - source_text
+        direction = F.cosine_similarity(moved, told.expand_as(moved), dim=-1).double().cpu().numpy()
         return {
-            f"{self.name}_whole": score[:count],
-            f"{self.name}_edited": score[count:] if has_mask else np.full(count, np.nan),
+            f"{self.name}_whole": whole,
+            f"{self.name}_edited": score[count + 1 :] if has_mask else np.full(count, np.nan),
             f"{self.name}_source": np.full(count, 100 * max(0.0, (source @ source_text).item())),
+            f"{self.name}_gain": gain,
+            f"{self.name}_direction": direction if told.any() else np.full(count, np.nan),
+            f"{self.name}_happened": (gain >= self.happened_at).astype(float),
         }
 
     def embed_images(self, images: Iterable[np.ndarray]) -> Tensor:
@@ -157,11 +195,18 @@ class Clip:
 
         Resizing happens in Pillow, as where the published figures were made.
         """
-        pixels = list(self._pool.map(self._open_clip[1], map(Image.fromarray, images)))
-        return self._blocks.map(
-            lambda block: F.normalize(self.network.encode_image(block.to(self.device)), dim=-1),
-            torch.stack(pixels),
-        )
+        images = list(images)
+
+        def results(places: list[int]) -> Sequence[Tensor]:
+            chosen = (Image.fromarray(images[place]) for place in places)
+            pixels = torch.stack(list(self._pool.map(self._open_clip[1], chosen)))
+            return self._blocks.map(
+                lambda block: F.normalize(self.network.encode_image(block.to(self.device)), dim=-1),
+                pixels,
+            ).unbind()
+
+        keys = [(content(image),) for image in images]
+        return torch.stack(self._known.fill(keys, results))
 
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D] of prompts.
@@ -169,9 +214,15 @@ class Clip:
         A prompt that is longer than the model sees loses its end token, as in torchmetrics. Since
         that is what the model reads a prompt by, its score says nothing about the prompt.
         """
-        tokenizer = self._open_clip[2]
-        tokens = tokenizer(list(prompts), context_length=LONGEST_PROMPT)
-        return self._blocks.map(
-            lambda block: F.normalize(self.network.encode_text(block.to(self.device)), dim=-1),
-            tokens[:, : tokenizer.context_length],
-        )
+
+        def results(places: list[int]) -> Sequence[Tensor]:
+            tokenizer = self._open_clip[2]
+            chosen = [prompts[place] for place in places]
+            tokens = tokenizer(chosen, context_length=LONGEST_PROMPT)
+            return self._blocks.map(
+                lambda block: F.normalize(self.network.encode_text(block.to(self.device)), dim=-1),
+                tokens[:, : tokenizer.context_length],
+            ).unbind()
+
+        keys = [(b"text", prompt.encode()) for prompt in prompts]
+        return torch.stack(self._known.fill(keys, results))

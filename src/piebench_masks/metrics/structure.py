@@ -4,7 +4,7 @@ Mean squared difference of the cosine similarities between the keys of the last 
 store.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
 from piebench_masks.identity import NO_OUTPUT, files_identity
-from piebench_masks.metrics.case import EditCase, score_parts
+from piebench_masks.metrics.case import CaseTensors, EditCase, Known, score_parts
 from piebench_masks.metrics.column import SUFFIXES, Column
 from piebench_masks.weights import loading
 
@@ -97,22 +97,31 @@ class Structure:
     def _blocks(self) -> Blocks:
         return Blocks(self.rows)
 
+    @cached_property
+    def _known(self) -> Known:
+        return Known()
+
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Distance of ``edited`` uint8 [V, H, W, 3] to the source; one pass for the source."""
-        tensors = case.on(torch.device(self.device), edited)
-        source, images, masks, _ = tensors
-        reference = self._blocks.map(
-            lambda mask: self._self_similarity(source.expand(len(mask), -1, -1, -1), mask),
-            masks,
+
+        def scoring(tensors: CaseTensors) -> Callable[[Tensor, Tensor], Tensor]:
+            source, images, masks, _ = tensors
+            reference = self._blocks.map(
+                lambda mask: self._self_similarity(source.expand(len(mask), -1, -1, -1), mask),
+                masks,
+            )
+
+            def distances(image: Tensor, part: Tensor) -> Tensor:
+                similarity = self._self_similarity(images[image], masks[part])
+                return ((similarity - reference[part]) ** 2).mean(dim=(1, 2))
+
+            return distances
+
+        device, known = torch.device(self.device), self._known
+        return score_parts(
+            "structure_distance", case, edited, device, scoring, blocks=self._blocks, known=known
         )
-
-        def distances(image: Tensor, part: Tensor) -> Tensor:
-            """[rows] distances of the images with these indices on the parts with these indices."""
-            similarity = self._self_similarity(images[image], masks[part])
-            return ((similarity - reference[part]) ** 2).mean(dim=(1, 2))
-
-        return score_parts("structure_distance", distances, tensors, self._blocks)
 
     def _self_similarity(self, images: Tensor, masks: Tensor) -> Tensor:
         """Cosine similarity [B, T, T] of all T tokens' keys (class token included)."""

@@ -25,9 +25,9 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
     if run.uses_model:
         model = f"{run.cfg.model.name} ({run.identity('model')['weights']})"
     scores = {
-        f"{metric} of {name}": edit_score_folder(run, name, metric).key
+        f"{scorer} of {name}": edit_score_folder(run, name, scorer).key
         for name in run.scored_editors
-        for metric in run.metrics
+        for scorer in run.scorers
     }
     return provenance() | {
         "device": str(run.device),
@@ -37,6 +37,7 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
         "samples": len(samples),
         "model": model,
         "compat": run.cfg.compat,
+        "protocol": {name: run.protocol_digest(name) for name in run.protocols},
         "failed items": len(computed.failures),
         "computed": dict(computed.counts),
         "artifacts": keys | scores,

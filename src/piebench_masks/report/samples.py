@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from piebench_masks.data.images import load_image
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
@@ -22,9 +23,11 @@ from piebench_masks.report.html import Sweep
 from piebench_masks.report.methods import BASELINES, at_thresholds
 from piebench_masks.run import Run
 from piebench_masks.settings import UNMASKED
+from piebench_masks.stages.cases import edit_case, resized
 from piebench_masks.stages.edit import has_edit
+from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.maps import read_map
-from piebench_masks.stages.score_edits import edit_case, read_edit
+from piebench_masks.stages.score_edits import read_edit
 from piebench_masks.stages.score_masks import scored_thresholds
 from piebench_masks.stages.variants import Variant, Variants
 
@@ -88,8 +91,10 @@ class StoredSamples:
                 yield self._row(sample, pick)
 
     def _row(self, sample: Sample, pick: str) -> GalleryRow:
-        run, case = self.run, edit_case(self.run, sample)
+        run = self.run
+        case = edit_case(run, sample, run.protocols[run.protocol].casing)
         size = (case.source.shape[0], case.source.shape[1])
+        shape = load_image(image_file(run, sample.image_path)).shape
         stored = {name: read_map(run, name, sample) for name in self.methods}
         soft_maps = {name: soft_map for name, soft_map in stored.items() if soft_map is not None}
         binarizers = {name: BINARIZERS[self.methods[name].binarizer] for name in soft_maps}
@@ -103,7 +108,7 @@ class StoredSamples:
             for name, soft_map in soft_maps.items()
         }
         edits = {
-            self._label(variant): read_edit(run, sample, variant, case.source)
+            self._label(variant): resized(read_edit(run, sample, variant, shape), size)
             for variant in self._shown_variants(sample, {*soft_maps, "oracle"})
         }
         scores = self._edit_scores.get(sample.id, {})

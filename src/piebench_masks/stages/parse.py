@@ -21,7 +21,7 @@ from piebench_masks.parts import made
 from piebench_masks.run import Run
 from piebench_masks.store import Folder, Overwrite
 
-VERSION = 3
+VERSION = 4
 log = logging.getLogger(__name__)
 
 

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.identity import part_identity
 from piebench_masks.metrics import segmentation
+from piebench_masks.protocol import Casing
 from piebench_masks.run import Run, once
+from piebench_masks.stages.cases import edited_part
 from piebench_masks.stages.maps import has_map, map_folder, map_item, read_map
 from piebench_masks.stages.masks import DAMAGED, edit_thresholds
 from piebench_masks.stages.stage import Batch, Failure, Work
@@ -23,12 +24,20 @@ MASK_KEYS = ["item", "threshold"]
 
 
 @once
+def annotation_casing(run: Run) -> Casing:
+    """How masks are annotated under the first protocol, whatever else it says of edits."""
+    casing = run.protocols[run.protocol].casing
+    return Casing(border=casing.border, part="box" if casing.part == "box" else "mask")
+
+
+@once
 def mask_score_folder(run: Run, name: str) -> Folder:
     parameters = {
         "version": MASK_VERSION,
         "maps": map_folder(run, name).key,
         "binarizer": part_identity(run.methods[name].cutter),
         "compat": run.cfg.compat,
+        **annotation_casing(run).unusual,
     }
     return run.folder("mask_scores", parameters)
 
@@ -42,7 +51,7 @@ def scored_thresholds(run: Run, name: str) -> list[float]:
 
 def mask_score_item(run: Run, name: str, sample: Sample) -> str:
     """A sample's name among a method's scores: by what its map and the annotation depend on."""
-    return map_item(run, name, sample, "mask")
+    return map_item(run, name, sample, *sorted(annotation_casing(run).fields))
 
 
 @dataclass
@@ -88,8 +97,8 @@ class MaskScores:
     def compute(self, batch: Batch, loaded: list[dict[str, Tensor | None]]) -> Scored:
         scored = Scored()
         for work, maps in zip(batch, loaded, strict=True):
-            assert work.sample.mask is not None
-            target = from_coco(work.sample.mask)
+            target = edited_part(work.sample, annotation_casing(self.run))
+            assert target is not None
             for name, soft_map in maps.items():
                 if soft_map is None:
                     scored.failures.append(Failure(self.name, work.sample.id, name, DAMAGED))

@@ -21,6 +21,7 @@ from piebench_masks.stages.score_masks import (
 from piebench_masks.stages.variants import Variants
 from piebench_masks.store import Folder
 
+PROTOCOL = ["protocol", "protocol_digest"]
 EDIT_COLUMNS = ["editor", "method", "threshold", "mask_source", "mask_area", "mask"]
 NFE = [name for name in COSTS if name.startswith("nfe_")]
 Item = Callable[[Sample], str]
@@ -30,8 +31,10 @@ Item = Callable[[Sample], str]
 def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     """One row for every sample, method and threshold of this configuration that was scored.
 
-    ``edit_type`` is a categorical of the data set's types in their order.
+    ``edit_type`` is a categorical of the data set's types in their order. Of the samples that the
+    first protocol scores.
     """
+    samples = scored_samples(run, samples, run.protocol)
     frames = []
     for name in run.methods:
         rows = mask_score_folder(run, name).rows(MASK_KEYS)
@@ -42,28 +45,39 @@ def mask_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
     return _by_sample(frames, samples) if frames else _empty(run, ["threshold", "method"])
 
 
-def edit_scores(run: Run, samples: Sequence[Sample]) -> pd.DataFrame:
-    """One row for every sample, method and threshold edited under that any metric has scored.
+def edit_scores(run: Run, samples: Sequence[Sample], protocol: str | None = None) -> pd.DataFrame:
+    """One row for every sample, method and threshold edited under that any metric has scored, under
+    a protocol, by default the first.
 
     Equal masks share their scores. ``edit_type`` as in ``mask_scores``; ``mask_source`` is "none"
     for the unmasked edit, "oracle" where the mask is made from the annotation, otherwise
     "predicted"; ``mask_area`` is the edited share of the latents, NaN where it is not known.
     ``nfe_inverse``, ``nfe_forward``: U-Net evaluations for the edit, NaN likewise.
     """
+    name = protocol or run.protocol
+    samples = scored_samples(run, samples, name)
     variants = Variants(run)
-    frames = [_edit_scores(run, samples, variants, name) for name in run.scored_editors]
+    frames = [_edit_scores(run, samples, variants, editor, name) for editor in run.scored_editors]
     scored = [frame for frame in frames if len(frame)]
     if not scored:
-        return _empty(run, [*EDIT_COLUMNS, *NFE])
+        return _empty(run, [*PROTOCOL, *EDIT_COLUMNS, *NFE])
     return pd.concat(scored, ignore_index=True)
 
 
+def scored_samples(run: Run, samples: Sequence[Sample], protocol: str) -> list[Sample]:
+    """Those of the edit types that a protocol scores."""
+    types = run.protocols[protocol].scored_types(run.edit_types, protocol)
+    return [sample for sample in samples if sample.edit_type in types]
+
+
 def _edit_scores(
-    run: Run, samples: Sequence[Sample], variants: Variants, editor: str
+    run: Run, samples: Sequence[Sample], variants: Variants, editor: str, protocol: str
 ) -> pd.DataFrame:
     variant_rows = [
         {
             "sample": sample.id,
+            "protocol": protocol,
+            "protocol_digest": run.protocol_digest(protocol),
             "editor": variant.editor,
             "method": variant.method,
             "threshold": variant.threshold,
@@ -74,19 +88,21 @@ def _edit_scores(
         for sample in samples
         for variant in variants.of(sample, editor)
     ]
-    edits = pd.DataFrame(variant_rows, columns=["sample", *EDIT_COLUMNS])
+    edits = pd.DataFrame(variant_rows, columns=["sample", *PROTOCOL, *EDIT_COLUMNS])
     edits = _samples(run, samples, lambda sample: sample.id).merge(edits, on="sample")
     if editor not in run.editors:
         edits[NFE] = float("nan")
     else:
         edits["item"] = edits["sample"].map({s.id: edit_item(run, editor, s) for s in samples})
         edits = edits.merge(edit_costs(run, editor)[[*EDIT_KEYS, *NFE]], on=EDIT_KEYS, how="left")
+    undefined = 0.0 if run.protocols[protocol].undefined == "zero" else float("nan")
     scored = pd.Series(False, edits.index)
-    for name, metric in run.metrics.items():
-        rows = edit_score_folder(run, editor, name).rows(EDIT_KEYS)
-        rows = rows.reindex(columns=[*EDIT_KEYS, *metric.columns])
-        rows = rows.astype(dict.fromkeys(metric.columns, float))
-        items = {sample.id: score_item(run, sample, editor, name) for sample in samples}
+    for scorer in run.scorers_under(protocol).values():
+        columns = [*run.scorers[scorer].metric.columns]
+        rows = edit_score_folder(run, editor, scorer).rows(EDIT_KEYS)
+        rows = rows.reindex(columns=[*EDIT_KEYS, *columns])
+        rows = rows.astype(dict.fromkeys(columns, float)).fillna(dict.fromkeys(columns, undefined))
+        items = {sample.id: score_item(run, sample, editor, scorer) for sample in samples}
         edits["item"] = edits["sample"].map(items).astype(object)
         edits = edits.merge(rows, on=EDIT_KEYS, how="left", indicator="scored")
         scored |= edits["scored"] == "both"
@@ -140,9 +156,9 @@ def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list
         if editor in run.editors:
             items = {edit_item(run, editor, sample) for sample in samples}
             yield _makers(edit_folder(run, editor), EDIT_KEYS, items)
-        for metric in run.metrics:
-            items = {score_item(run, sample, editor, metric) for sample in samples}
-            yield _makers(edit_score_folder(run, editor, metric), EDIT_KEYS, items)
+        for scorer in run.scorers:
+            items = {score_item(run, sample, editor, scorer) for sample in samples}
+            yield _makers(edit_score_folder(run, editor, scorer), EDIT_KEYS, items)
 
 
 def _makers(

@@ -194,6 +194,8 @@ def command(
     def explaining() -> None:
         # Hydra gives its errors to us instead of printing them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        # A list of protocols may be called by its plural.
+        sys.argv[1:] = [re.sub("^protocols=", "protocol=", word) for word in sys.argv[1:]]
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             run()

@@ -6,11 +6,13 @@ docs/protocols.md says what each switch does to the numbers. Knows no metric.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from hydra.core.config_store import ConfigStore
+
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.section import Section, setting
+from piebench_masks.section import Section, defaults, setting
 
 OFFICIAL = "official"
 """The protocol of PnP Inversion's evaluator, which every switch has as its default."""
@@ -79,7 +81,11 @@ class Protocol(Section):
     brackets: Literal["removed", "kept"] = setting(
         "removed", "around changed words, in the prompts that CLIP is given"
     )
-    metrics: dict[str, dict[str, Any]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, Any]] | None = setting(
+        None,
+        "settings of metrics that are others here: {lpips: {net: alex}}",
+        wanted="it must be null, or settings by metric ({lpips: {net: alex}})",
+    )
 
     @property
     def casing(self) -> Casing:
@@ -102,3 +108,6 @@ class Protocol(Section):
         """12 hex digits of all switches and of the metrics' identities."""
         text = json.dumps({"switches": self.plain(), "metrics": metrics}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+ConfigStore.instance().store("switches", defaults(Protocol), "protocol")

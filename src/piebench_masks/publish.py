@@ -42,9 +42,10 @@ def publish(run: Run, samples: Sequence[Sample], results: Report) -> str | None:
         folder=results.folder,
         name=cfg.name,
         group=cfg.sweep.name if cfg.sweep else cfg.dataset.name,
-        tags=[cfg.dataset.name, cfg.model.name, cfg.compat],
+        tags=[cfg.dataset.name, cfg.model.name, cfg.compat, run.protocol],
         config={
             "config": run.plain,
+            "protocol": origin["protocol"],
             "versions": origin["versions"],
             "artifacts": origin["artifacts"],
         },

@@ -12,6 +12,7 @@ from rich.markup import escape
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
+from piebench_masks.protocol import OFFICIAL, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.report.regression import (
     STORED,
@@ -46,16 +47,19 @@ def regress(cfg: Settings, console: Console) -> int:
             f"{path} would be replaced by a baseline of the first {cfg.limit} samples alone: leave "
             "limit out, or give the new one a name=... of its own"
         )
+    run = Run(cfg)
     baseline = None if cfg.baseline == "update" else checked_baseline(Path(cfg.baseline))
+    if baseline is not None:
+        check_protocol(Path(cfg.baseline), baseline[1].get("protocol"), run)
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
-    run = Run(cfg)
     samples = parse(run, Console(quiet=True)).samples
     thresholds = {name: method.threshold for name, method in run.methods.items()}
     scores = mask_scores(run, samples), edit_scores(run, samples)
     current = series(*scores, edit_columns(run), thresholds)
     if baseline is None:
         origin = provenance() | {"model": run.identity("model"), "device": str(run.device)}
+        origin["protocol"] = described_protocol(run)
         write_baseline(path, current, origin | {"date": datetime.now(UTC).date().isoformat()})
         words = f"baseline: {escape(str(path))}, {current['series'].nunique()} series of "
         words += f"{current['sample'].nunique()} samples"
@@ -76,6 +80,43 @@ def regress(cfg: Settings, console: Console) -> int:
     return verdicts["worse"]
 
 
+def described_protocol(run: Run) -> dict[str, Any]:
+    """Name, digest, switches and metrics of the protocol that the tables are of."""
+    name, labels = run.protocol, run.scorers_under(run.protocol)
+    return {
+        "name": name,
+        "digest": run.protocol_digest(name),
+        "switches": run.protocols[name].plain(),
+        "metrics": {metric: run.identity(f"metrics.{label}") for metric, label in labels.items()},
+    }
+
+
+def check_protocol(path: Path, before: Any, run: Run) -> None:
+    """Raise BenchmarkError where a baseline was scored under another protocol than this run's, or
+    by a metric with other weights or settings. before: as ``described_protocol``; None: official.
+    """
+    now = described_protocol(run)
+    if before is None:
+        before = {"name": OFFICIAL, "switches": Protocol().plain(), "metrics": {}}
+    switches, metrics = now["switches"], now["metrics"]
+    other = [
+        f"{name} {before['switches'].get(name)!r} then, {switches[name]!r} now"
+        for name in switches
+        if switches[name] != before["switches"].get(name)
+    ]
+    other += [
+        f"another {name}"
+        for name in metrics
+        if metrics[name] != before["metrics"].get(name, metrics[name])
+    ]
+    if other:
+        raise BenchmarkError(
+            f"{path} was scored under the protocol {before['name']}, this run under {now['name']} "
+            f"({'; '.join(other)}): their numbers do not compare. Choose "
+            f"protocol={before['name']} with its metrics, or another baseline"
+        )
+
+
 def checked_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """``read_baseline``'s rows and provenance; BenchmarkError where no run can have made them."""
     rows, origin = read_baseline(path)
@@ -84,10 +125,23 @@ def checked_baseline(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return rows, origin
 
 
+def _is_protocol(described: object) -> bool:
+    if described is None:  # of a baseline from before there were others
+        return True
+    return (
+        isinstance(described, dict)
+        and isinstance(described.get("name"), str)
+        and isinstance(described.get("switches"), dict)
+        and isinstance(described.get("metrics"), dict)
+    )
+
+
 def _problem(rows: pd.DataFrame, origin: object) -> str | None:
     texts, numbers = STORED[:2], STORED[2:]
     if not isinstance(origin, dict):
         return "its provenance is no object"
+    if not _is_protocol(origin.get("protocol")):
+        return "its protocol is none"
     if missing := {*STORED} - {*map(str, rows)}:
         return f"the columns {', '.join(sorted(missing))} are missing"
     if not len(rows):

@@ -265,7 +265,7 @@ class Run:
         labels: dict[str, dict[str, str]] = {}
         for protocol_name, protocol in self.protocols.items():
             for name, node in self.cfg.metrics.items():
-                settings = {**node, **protocol.metrics.get(name, {})}
+                settings = {**node, **(protocol.metrics or {}).get(name, {})}
                 if str(settings) not in metrics:
                     metrics[str(settings)] = made_metric(settings, str(self.device))
                 metric = metrics[str(settings)]

@@ -29,7 +29,7 @@ BOUNDS = "bounds"
 """What edits lie between, under these names in the tables: the source as it is, what the model's
 autoencoder makes of it, and the true edit. All but the second are files of the data set."""
 IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
-Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
+Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
@@ -103,6 +103,12 @@ class ExternalEdits(Section):
         None,
         "null: every folder in root",
         wanted="it must be null, or the mask of each method ({mine: predicted})",
+    )
+    knows: dict[str, Knows] | None = setting(
+        None,
+        "what each method was told beside its mask; unknown where it is not stated",
+        wanted="it must be null, or say what methods were told ({mine: prompts}), one of "
+        f"{', '.join(get_args(Knows))}",
     )
 
 
@@ -278,7 +284,7 @@ class Settings(MapSettings):
 
     def _check_protocol(self, name: str, node: Any) -> None:
         """Settings of metrics that this run has not are left out."""
-        for metric, settings in built(Protocol, node).metrics.items():
+        for metric, settings in (built(Protocol, node).metrics or {}).items():
             if metric in self.metrics:
                 place = f"protocol.{name}.metrics.{metric}"
                 _check_metric(place, {**self.metrics[metric], **settings})

@@ -16,9 +16,10 @@ from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
 
-Knows = Literal["nothing", "prompts", "word", "instruction", "annotation"]
+Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
 """The leak level of a mask method, how much of the answer it is given: only the picture; both
 prompts too; PIE-Bench's blended word too; the instruction too; everything, with the annotated mask.
+Of what was made elsewhere it may also be ``type``, the edit type too, or ``unknown``.
 """
 
 
@@ -69,12 +70,13 @@ class Scene:
 
     def as_known(self, knows: Knows) -> "Scene":
         """What a method of that leak level is shown; everything else is blank."""
+        everything = "annotation", "unknown"
         scene = self
-        if knows != "annotation":
+        if knows not in everything:
             scene = replace(scene, annotation=None)
-        if knows not in ("annotation", "instruction"):
+        if knows not in (*everything, "instruction"):
             scene = replace(scene, instruction="")
-        if knows not in ("annotation", "word"):
+        if knows not in (*everything, "word", "type"):
             scene = replace(scene, blended_words="")
         if knows == "nothing":
             scene = replace(scene, source_prompt="", target_prompt="")

@@ -20,7 +20,7 @@ class Change:
     reads: ClassVar[tuple[str, ...]] = ("image", "mask")
     columns: ClassVar[Mapping[str, Column]] = {
         "leak": Column(
-            "Leak %",
+            "Leak",
             "down",
             100,
             digits=1,

@@ -98,7 +98,7 @@ class Clip:
                 bounds=(-1, 1),
             ),
             f"{self.name}_happened": Column(
-                f"{label} happened %",
+                f"{label} happened",
                 "up",
                 100,
                 digits=1,

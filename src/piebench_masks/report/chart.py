@@ -4,7 +4,7 @@ Knows numbers as they are shown and no method, metric or drawing library.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Direction = Literal["up", "down"]
@@ -61,6 +61,16 @@ class Chart:
     ticks: Sequence[str] = ()
     levels: Mapping[str, float] | None = None
     better: tuple[Direction, Direction] | None = None
+
+    def marked(self, marks: Mapping[str, str]) -> "Chart":
+        """With these marks behind the names of series in the legend."""
+        series = [
+            replace(one, legend=f"{one.legend or one.name}{marks[one.name]}")
+            if one.name in marks
+            else one
+            for one in self.series
+        ]
+        return replace(self, series=series)
 
     @property
     def front(self) -> list[tuple[float, float]]:

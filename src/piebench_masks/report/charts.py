@@ -5,6 +5,8 @@ Works on finished per-sample rows; must not know stores, stages, models or how a
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ import pandas as pd
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.chart import Chart, Figure, Point, Series
 from piebench_masks.report.edit_tables import headlines
+from piebench_masks.report.leakage import level_marks
 from piebench_masks.report.methods import (
     BASELINES,
     BOUNDS,
@@ -22,6 +25,7 @@ from piebench_masks.report.methods import (
 )
 from piebench_masks.report.names import header
 from piebench_masks.report.pareto import curves, pareto_points
+from piebench_masks.report.worth import worth_figure
 
 PARETO = "Keeping the background against doing the edit"
 FRONT = (
@@ -43,11 +47,18 @@ def method_places(methods: Iterable[str]) -> dict[str, int]:
 
 
 def figures(
-    masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
+    masks: pd.DataFrame,
+    edits: pd.DataFrame,
+    columns: Mapping[str, Column],
+    found: Mapping[str, pd.DataFrame] = MappingProxyType({}),
+    knows: Mapping[str, str] = MappingProxyType({}),
+    protocol: str = "",
 ) -> dict[str, Figure]:
     """By file name; of several editors that were given masks each has a Pareto plot of its own too.
 
-    There is no Pareto plot where the edits have no column of the background or of the edit.
+    There is no Pareto plot where the edits have no column of the background or of the edit. found:
+    what masked edits gain, by column; knows: the leak levels of methods, which stand behind their
+    names where they differ; protocol: under which all was scored.
     """
     made: dict[str, Figure] = {}
     axes = headlines(edits, columns)
@@ -62,7 +73,18 @@ def figures(
             made[stem] = Figure(f"{PARETO}: {editor}", ONE_EDITOR, [chart], "right", PARETO_SIZE)
     if len(masks):
         made["dice"] = dice_figure(masks)
-    return made
+    if found:
+        made["worth"] = worth_figure(found, columns)
+    under = f" Protocol: {protocol}." if protocol else ""
+    marks = level_marks(knows)
+    return {
+        stem: replace(
+            figure,
+            caption=f"{figure.caption}{under}",
+            charts=[chart.marked(marks) for chart in figure.charts],
+        )
+        for stem, figure in made.items()
+    }
 
 
 PARETO_SIZE = (9.0, 5.4)

@@ -77,7 +77,8 @@ def draw(figure: Figure) -> Canvas:
     above = figure.legend == "above"
     canvas = Canvas(figsize=(width * count + 1.2 * above, height), layout="constrained")
     FigureCanvasAgg(canvas)
-    all_axes = canvas.subplots(1, count, sharey=True, squeeze=False)[0]
+    one_scale = len({chart.y for chart in figure.charts}) == 1
+    all_axes = canvas.subplots(1, count, sharey=one_scale, squeeze=False)[0]
     for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
         _draw_chart(axes, chart, f"{place}-")
         axes.set_xlabel(chart.x)
@@ -87,7 +88,8 @@ def draw(figure: Figure) -> Canvas:
             "inside": {"loc": "best", "fontsize": 9},
         }[figure.legend]
         _name_legend(axes.legend(**legend), f"{place}-")
-    all_axes[0].set_ylabel(figure.charts[0].y)
+    for axes, chart in list(zip(all_axes, figure.charts, strict=True))[: 1 if one_scale else count]:
+        axes.set_ylabel(chart.y)
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # laid out once: labels and all kinds of file find it so
     for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):

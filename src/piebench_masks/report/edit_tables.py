@@ -4,12 +4,14 @@ Gets frames of per-sample rows, returns finished tables; must not know stores, s
 """
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 
 from piebench_masks.metrics.column import Column, Role, column_of
+from piebench_masks.report.leakage import WITHIN, edit_levels, threshold_choices
 from piebench_masks.report.mask_tables import COUNT
 from piebench_masks.report.methods import BASELINES, BOUNDS, TRIVIAL, at_thresholds, order_methods
 from piebench_masks.report.names import header
@@ -51,14 +53,19 @@ def finite(rows: pd.DataFrame, names: Collection[str]) -> pd.DataFrame:
 
 
 def editing_table(
-    editing: pd.DataFrame, columns: Mapping[str, Column], thresholds: Mapping[str, float]
+    editing: pd.DataFrame,
+    columns: Mapping[str, Column],
+    thresholds: Mapping[str, float],
+    knows: Mapping[str, str] = MappingProxyType({}),
+    told: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """One row per editor and mask method at the method's edit threshold, summed up over samples.
 
     Shown are the headline columns (without annotated masks: all) that have a value; the csv file
     has all, and the ends of each mean's 95 % bootstrap interval over samples. Values that are
     missing or infinite are left out. Rows under the annotated mask (``mask_source`` oracle) stand
-    apart at the end, the bounds behind them; neither ever ranks.
+    apart at the end, the bounds behind them; neither ever ranks, others among those that know the
+    same. knows, told: the leak levels of the mask methods and of the editors.
     """
     valued = {name: columns[name] for name in valued_columns(editing, columns)}
     annotated = any(column.part == "outside" for column in valued.values())
@@ -69,14 +76,22 @@ def editing_table(
     groups = rows.groupby(keys, sort=False, dropna=False)
     edits = ~scored["method"].isin(BOUNDS)
     frame = _means(groups, valued)
+    frame["knows"] = edit_levels(frame, knows, told)
+    bounds = frame["method"].isin(BOUNDS)
+    frame.loc[bounds, "knows"] = np.nan
+    frame["chosen"] = frame["method"].map(threshold_choices(editing))
     formats = {
         "editor": Format("Editor"),
         "method": Format("Mask"),
+        "knows": Format("Knows", meaning="how much of the answer mask and editor are told"),
         "threshold": Format("Threshold", digits=2),
+        "chosen": Format("chosen on", meaning="what the threshold was chosen on", secondary=True),
         "n": COUNT,
         "mask_area": AREA,
         **_formats(shown, headlines(editing, columns)),
     }
+    if frame["chosen"].isna().all():
+        del formats["chosen"]
     if painted := bool(editing[NFE].notna().to_numpy().any()):
         formats["nfe"] = Format(
             "NFE [inverse, forward]",
@@ -86,7 +101,6 @@ def editing_table(
             secondary=True,
         )
     oracle, trivial = frame["mask_source"] == "oracle", frame["method"].isin(BASELINES)
-    bounds = frame["method"].isin(BOUNDS)
     cost = "NFE: U-Net evaluations for an edit. Inverse: once for all masks of a sample."
     directions = {name: column.direction for name, column in shown.items()}
     return Table(
@@ -101,6 +115,7 @@ def editing_table(
             *(["Edits under the annotated mask do not rank."] if (oracle & ~trivial).any() else []),
             *([BETWEEN] if bounds.any() else []),
             *([cost] if painted else []),
+            *([WITHIN] if frame.loc[~oracle & ~bounds, "knows"].nunique() > 1 else []),
         ),
         best=best_cells(frame, formats, directions, ~oracle),
         sections=frozenset((*frame.index[oracle][:1], *frame.index[bounds][:1])),

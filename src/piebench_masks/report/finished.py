@@ -21,7 +21,9 @@ from piebench_masks.report.methods import (
     learned_methods,
 )
 from piebench_masks.report.overview import overview_table
+from piebench_masks.report.protocol_tables import ProtocolScores, protocol_table
 from piebench_masks.report.table import Table
+from piebench_masks.report.worth import gains, worth_sentence, worth_table
 
 MEASURED = ("cost", "overview")
 """Tables with seconds, the only numbers that a run does not repeat."""
@@ -37,7 +39,9 @@ class Scores:
     and a map.
 
     ``edit_type`` is an ordered categorical of the data set's labels. columns: what the edits'
-    metrics mean; defaults: the methods' own thresholds; knows: their leak levels.
+    metrics mean; defaults: the methods' own thresholds; knows, told: the leak levels of mask
+    methods and editors. protocol: the name and digest of that under which all this stands;
+    protocols: the edits under it and under the others, where several are compared.
     """
 
     masks: pd.DataFrame
@@ -47,12 +51,20 @@ class Scores:
     columns: Mapping[str, Column]
     defaults: Mapping[str, float]
     knows: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
+    protocol: str = ""
+    protocols: Mapping[str, ProtocolScores] = field(default_factory=dict)
 
     @cached_property
     def best_thresholds(self) -> dict[str, float]:
         """Each method's threshold of the highest mean Dice, its own where none was scored."""
         best = best_thresholds(self.masks) if len(self.masks) else {}
         return {**self.defaults, **best}
+
+    @cached_property
+    def gains(self) -> dict[str, pd.DataFrame]:
+        """What masked edits gain over the unmasked one, by column of a role."""
+        return gains(self.masks, self.edits, self.columns)
 
     @cached_property
     def edited_thresholds(self) -> dict[str, float]:
@@ -64,7 +76,12 @@ def result_tables(scores: Scores) -> dict[str, Table]:
     edits, columns, thresholds = scores.edits, scores.columns, scores.edited_thresholds
     tables = {}
     if len(edits):
-        tables["editing"] = editing_table(edits, columns, thresholds).noted(THRESHOLDS)
+        if len(scores.protocols) > 1:
+            tables["protocols"] = protocol_table(scores.protocols, thresholds)
+        if scores.gains:
+            tables["worth"] = worth_table(scores.gains, columns)
+        tables["editing"] = editing_table(edits, columns, thresholds, scores.knows, scores.told)
+        tables["editing"] = tables["editing"].noted(THRESHOLDS)
         if len(scores.costs):
             tables["cost"] = cost_table(scores.costs)
         if len(editors_of(edits)) > 1:
@@ -73,10 +90,13 @@ def result_tables(scores: Scores) -> dict[str, Table]:
         tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
         tables["mask_methods"] = method_table(scores.masks, knows=scores.knows)
         tables["overview"] = overview_table(scores.masks, scores.knows, scores.map_costs)
-        tables["dice_by_edit_type"] = dice_table(scores.masks)
+        tables["dice_by_edit_type"] = dice_table(scores.masks, knows=scores.knows)
     levels = leak_levels(scores.knows)
+    if scores.protocol:
+        levels.append(f"Protocol: {scores.protocol}.")
     return {
-        name: table.noted(*levels) if name != "cost" else table for name, table in tables.items()
+        name: table.noted(*levels) if name not in ("cost", "protocols") else table
+        for name, table in tables.items()
     }
 
 
@@ -98,4 +118,6 @@ def summary(scores: Scores, samples: int) -> list[str]:
             f"Closest to the annotated masks is {first}, with a mean Dice of {value:.2f} at "
             f"threshold {threshold:.3g}{f' (then {then})' if then else ''}."
         )
+    if scores.gains and (answer := worth_sentence(scores.gains, scores.columns)):
+        sentences.append(answer)
     return sentences

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from piebench_masks.metrics.segmentation import COLUMNS
+from piebench_masks.report.leakage import LEVELS, by_level
 from piebench_masks.report.methods import (
     BASELINES,
     TRIVIAL,
@@ -32,11 +33,14 @@ PER_IMAGE = "Dice with every image at its own best threshold, which no method ca
 
 
 def dice_table(
-    segmentation: pd.DataFrame, thresholds: Mapping[str, float] | Literal["best"] = "best"
+    segmentation: pd.DataFrame,
+    thresholds: Mapping[str, float] | Literal["best"] = "best",
+    knows: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """Mean Dice by edit type and method, the paper's layout; Overall is the mean over SAMPLES.
 
-    Types without samples have no row; samples of a single type have that of Overall only.
+    Types without samples have no row; samples of a single type have that of Overall only. Methods
+    rank among those of their leak level, ``knows``.
     The csv file also has the ends of each mean's 95 % bootstrap interval.
     """
     rows, note = _chosen(segmentation, thresholds)
@@ -53,10 +57,12 @@ def dice_table(
     ends = np.stack([bootstrap(group.to_numpy(dtype=float)) for group in groups.values()])
     for column, method in enumerate(methods):
         frame[f"{method}_low"], frame[f"{method}_high"] = ends[:, :, column].T
-    ranking = learned_methods(methods)
+    learned = learned_methods(methods)
     best = set()
-    for row, values in enumerate(frame[ranking].round(2).to_numpy()):
-        best |= {(row, method) for method in best_labels(pd.Series(values, ranking), "up")}
+    for level in by_level(knows.get(name, LEVELS[0]) for name in learned):
+        ranking = list(np.array(learned)[level])
+        for row, values in enumerate(frame[ranking].round(2).to_numpy()):
+            best |= {(row, method) for method in best_labels(pd.Series(values, ranking), "up")}
     return Table(
         title="Dice ↑ by edit type",
         frame=frame,

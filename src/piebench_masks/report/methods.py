@@ -39,7 +39,11 @@ def leak_levels(knows: Mapping[str, str]) -> list[str]:
     if not told:
         return []
     levels = "; ".join(f"{level}: {', '.join(methods)}" for level, methods in told.items())
-    unlike = " Methods that are told more have it easier." if len(told) > 1 else ""
+    unlike = (
+        " Methods that are told more have it easier: the best are marked within a level."
+        if len(told) > 1
+        else ""
+    )
     return [f"What the methods know of the answer: {levels}.{unlike}"]
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from piebench_masks.metrics.column import Column, Role
+from piebench_masks.protocol import OFFICIAL
 from piebench_masks.report.edit_tables import finite
 from piebench_masks.report.methods import at_thresholds, best_thresholds
 from piebench_masks.report.names import header
@@ -33,13 +34,14 @@ COMPARED = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
 @dataclass(frozen=True)
 class Setting:
     """What was run: names of data set and diffusion model (None: all edits were made elsewhere),
-    samples by edit type's label, and protocol.
+    samples by edit type's label, the maps' compatibility, and the protocol of scoring.
     """
 
     dataset: str
     model: str | None
     samples: Mapping[str, int]
     compat: str
+    protocol: str = OFFICIAL
 
 
 def published(name: str) -> pd.DataFrame:
@@ -63,6 +65,8 @@ def published_tables(
     """
     tables = {}
     data, model = _other_data(setting), _other_model(setting)
+    if setting.protocol != OFFICIAL:
+        data.append(f"the protocol is {setting.protocol}, not {OFFICIAL}")
     if len(segmentation):
         rows = list(_dice(segmentation))
         note = "Ours at the threshold of the best mean Dice, chosen on these very samples."

@@ -21,10 +21,15 @@ def best_cells(
     directions: Mapping[str, str],
     ranking: pd.Series | bool = True,
 ) -> frozenset[tuple[int, str]]:
-    """The best cells of each column, compared as they are shown, among rows that may rank."""
+    """The best cells of each column, compared as they are shown, among rows that may rank.
+
+    Rows that know different things (column ``knows``) do not rank against each other.
+    """
     ranking = ~frame["method"].isin(UNRANKED) & ranking
+    levels = frame["knows"] if "knows" in frame else pd.Series("", frame.index)
     best = set()
-    for name, direction in directions.items():
-        shown = (frame.loc[ranking, name] * formats[name].scale).round(formats[name].digits or 0)
-        best |= {(int(row), name) for row in best_labels(shown, direction)}
+    for _, rows in frame[ranking].groupby(levels[ranking], sort=False):
+        for name, direction in directions.items():
+            shown = (rows[name] * formats[name].scale).round(formats[name].digits or 0)
+            best |= {(int(row), name) for row in best_labels(shown, direction)}
     return frozenset(best)

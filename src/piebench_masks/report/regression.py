@@ -18,7 +18,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.metrics.column import Column
 from piebench_masks.metrics.segmentation import COLUMNS
 from piebench_masks.report.edit_tables import headlines
-from piebench_masks.report.methods import edit_types, learned_methods
+from piebench_masks.report.methods import edit_types, edited_thresholds, learned_methods
 from piebench_masks.report.names import edit_names, header
 from piebench_masks.report.statistics import holm, permutation_test
 from piebench_masks.report.table import Format, Table
@@ -37,19 +37,24 @@ def series(
     columns: Mapping[str, Column],
     thresholds: Mapping[str, float],
 ) -> pd.DataFrame:
-    """What is watched, a row a sample: Dice, and the edits' column of each role.
+    """What is watched, a row a sample: Dice, and the edits' column of each role, without a mask and
+    under the learned methods' and the annotated one.
 
-    thresholds: each method's own; trivial masks are left out, unmasked edits are not.
+    thresholds: each method's own; of edits the nearest that was edited under.
     ``worse`` is the sign of a worsening, ``shown`` half a unit of the last digit in tables.
     """
+    own = {name: thresholds[name] for name in learned_methods(thresholds)}
     methods = masks.get("method", pd.Series(dtype=str))
-    scores = [(masks, methods, "dice", COLUMNS["dice"])]
+    scores = [(masks, methods, "dice", COLUMNS["dice"], own)]
     if len(edits):
         chosen = headlines(edits, columns).values()
-        scores += [(edits, edit_names(edits), name, columns[name]) for name in chosen]
-    places = {"none": np.nan} | {name: thresholds[name] for name in learned_methods(thresholds)}
+        places = {"none": np.nan} | edited_thresholds(masks.iloc[:0], edits, thresholds)
+        watched = {name: places[name] for name in places if name in {"none", "oracle", *own}}
+        suffix = edits["threshold"].map(lambda value: "" if np.isnan(value) else f" at {value:.3g}")
+        names = edit_names(edits) + suffix
+        scores += [(edits, names, name, columns[name], watched) for name in chosen]
     parts = [pd.DataFrame(columns=[*STORED, "edit_type"])]
-    for rows, names, score, column in scores:
+    for rows, names, score, column, places in scores:
         for method, threshold in places.items() if score in rows else ():
             at = np.isclose(rows["threshold"], threshold, equal_nan=True)
             part = rows.loc[at & (rows["method"] == method), ["sample", "edit_type", score]]

@@ -76,7 +76,7 @@ def for_terminal(tables: Mapping[str, Table]) -> list[Table]:
 
     Dice by edit type has a column for every method: of many, it is only in the files.
     """
-    stems = ["editing", "cost", "editors", "overview", "dice_by_edit_type"]
+    stems = ["protocols", "editing", "cost", "editors", "overview", "dice_by_edit_type"]
     overview = tables.get("overview")
     if overview is not None and len(overview.frame) > _MANY:
         stems.remove("dice_by_edit_type")

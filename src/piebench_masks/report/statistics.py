@@ -20,6 +20,54 @@ def bootstrap(values: np.ndarray, resamples: int = 2000) -> np.ndarray:
     return ends
 
 
+def difference_interval(first: np.ndarray, second: np.ndarray, resamples: int = 2000) -> np.ndarray:
+    """95 % interval [2] of mean(second) - mean(first), of values [N] of the same samples; of each
+    what is not finite is left out.
+    """
+    pair = np.stack([first, second], axis=1)
+    finite = np.isfinite(pair)
+    count = len(pair)
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    with np.errstate(invalid="ignore"):
+        means = (draws @ np.where(finite, pair, 0.0)) / (draws @ finite)
+    change = means[:, 1] - means[:, 0]
+    if np.isnan(change).all():
+        return np.full(2, np.nan)
+    ends: np.ndarray = np.nanpercentile(change, [2.5, 97.5])
+    return ends
+
+
+def rank_correlation(
+    x: np.ndarray, y: np.ndarray, samples: np.ndarray, resamples: int = 2000
+) -> np.ndarray:
+    """Spearman's correlation of x and y [N], and the ends of its 95 % interval: [3].
+
+    samples: [N], whose rows belong together: the bootstrap draws samples, the ranks are those of
+    all rows. NaN where x or y has a single value.
+    """
+    ranks = np.stack([_ranks(x), _ranks(y)])
+    _, owner = np.unique(samples, return_inverse=True)
+    count = owner.max() + 1
+    terms = np.stack([np.ones(len(x)), *ranks, ranks[0] ** 2, ranks[1] ** 2, ranks[0] * ranks[1]])
+    sums = np.stack([np.bincount(owner, term, minlength=count) for term in terms])
+    draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=resamples)
+    weights = np.vstack([np.ones(count), draws])
+    n, sx, sy, sxx, syy, sxy = sums @ weights.T
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (n * sxy - sx * sy) / np.sqrt((n * sxx - sx**2) * (n * syy - sy**2))
+    found = np.where(np.isfinite(found), found, np.nan)
+    if np.isnan(found[0]) or np.isnan(found[1:]).all():
+        return np.array([found[0], np.nan, np.nan])
+    return np.array([found[0], *np.nanpercentile(found[1:], [2.5, 97.5])])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks [N], centred; equal values share the mean of theirs."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: np.ndarray = (np.cumsum(count) - (count - 1) / 2)[place] - (len(values) + 1) / 2
+    return ranks
+
+
 def cross_validated(scores: np.ndarray, splits: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """For each half of each split of ``scores`` [N,T]: the best column, its mean on the other."""
     draw = np.random.default_rng(0)

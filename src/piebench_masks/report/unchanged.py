@@ -41,12 +41,15 @@ def report_digest(
         "edit_types": list(run.edit_types),
         "columns": columns_json(scores.columns),
         "defaults": scores.defaults,
+        "told": dict(scores.told),
+        "protocol": scores.protocol,
         "artifacts": origin["artifacts"],
         "items": origin["items"],
         "failures": [asdict(failure) for failure in computed.failures],
     }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode())
-    for frame in (scores.masks, scores.edits, scores.costs):
+    others = [protocol.edits for protocol in scores.protocols.values()]
+    for frame in (scores.masks, scores.edits, scores.costs, *others):
         digest.update(json.dumps(list(map(str, frame))).encode())
         digest.update(pd.util.hash_pandas_object(frame, index=False).to_numpy().tobytes())
     return digest.hexdigest()[:12]

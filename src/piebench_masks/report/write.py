@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from piebench_masks.data.sample import Sample
 from piebench_masks.metrics.column import Column, write_columns
 from piebench_masks.report.chart import Figure
@@ -19,15 +21,17 @@ from piebench_masks.report.finished import Scores, result_tables, summary
 from piebench_masks.report.gallery import GalleryRow, contact_sheet
 from piebench_masks.report.html import Drawn, write_html
 from piebench_masks.report.origin import mixed_notes, run_provenance, shown_provenance
+from piebench_masks.report.protocol_tables import ProtocolScores
 from piebench_masks.report.published import Setting, published_tables
 from piebench_masks.report.samples import StoredSamples
 from piebench_masks.report.table import Table
 from piebench_masks.report.unchanged import all_there, read_index, report_digest
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
-from piebench_masks.stages.score_edits import edit_columns
+from piebench_masks.stages.score_edits import edit_columns, protocol_columns
 from piebench_masks.stages.scores import (
     edit_scores,
+    editor_levels,
     mask_scores,
     measured_costs,
     measured_map_costs,
@@ -73,6 +77,16 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         columns=edit_columns(run),
         defaults={name: method.threshold for name, method in run.methods.items()},
         knows={name: method.knows for name, method in run.methods.items()},
+        told=editor_levels(run),
+        protocol=f"{run.protocol} ({run.protocol_digest(run.protocol)})",
+        protocols={
+            name: ProtocolScores(
+                run.protocol_digest(name),
+                edits if name == run.protocol else edit_scores(run, samples, name),
+                protocol_columns(run, name),
+            )
+            for name in run.protocols
+        },
     )
 
 
@@ -83,7 +97,9 @@ def write_report(run: Run, samples: Sequence[Sample], computed: Outcome) -> Repo
     scores = read_scores(run, samples)
     stored = StoredSamples(run, samples, scores)
     origin = run_provenance(run, samples, computed)
-    described = figures(scores.masks, scores.edits, scores.columns)
+    described = figures(
+        scores.masks, scores.edits, scores.columns, scores.gains, scores.knows, scores.protocol
+    )
     digest = report_digest(run, samples, scores, origin, computed)
     _write_record(run, computed, origin)
     earlier = read_index(folder)
@@ -126,6 +142,7 @@ def _draw(
         cfg.model.name if run.editors else None,
         Counter(sample.edit_type for sample in samples),
         cfg.compat,
+        run.protocol,
     )
     warnings = mixed_notes(origin["items"])
     tables = {stem: table.noted(*warnings) for stem, table in result_tables(scores).items()}
@@ -135,6 +152,10 @@ def _draw(
     files = [folder / name for name in ("mask_scores.parquet", "edit_scores.parquet")]
     for path, frame in zip(files, (scores.masks, scores.edits), strict=True):
         frame.to_parquet(path, index=False)
+    if len(scores.protocols) > 1:
+        files.append(folder / "protocol_scores.parquet")
+        frames = [protocol.edits for protocol in scores.protocols.values()]
+        pd.concat(frames, ignore_index=True).to_parquet(files[-1], index=False)
     files.append(folder / "columns.json")
     write_columns(files[-1], scores.columns)
     for stem, table in (comparisons | tables).items():

@@ -31,7 +31,10 @@ READS: dict[Knows, tuple[str, ...]] = {
     "prompts": ("image", "prompts"),
     "word": ("image", "prompts", "blended_word"),
     "instruction": ("image", "prompts", "instruction"),
-    "annotation": ("image", "prompts", "blended_word", "instruction", "mask"),
+    "type": ("image", "prompts", "blended_word"),
+    **dict.fromkeys(
+        ("annotation", "unknown"), ("image", "prompts", "blended_word", "instruction", "mask")
+    ),
 }
 """The sample fields that a method of each leak level is shown; its maps are named by them."""
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
-from piebench_masks.settings import RECONSTRUCTION
+from piebench_masks.settings import EXTERNAL, RECONSTRUCTION
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
@@ -18,7 +18,7 @@ from piebench_masks.stages.score_masks import (
     mask_score_item,
     scored_thresholds,
 )
-from piebench_masks.stages.variants import Variants
+from piebench_masks.stages.variants import Variants, others
 from piebench_masks.store import Folder
 
 PROTOCOL = ["protocol", "protocol_digest"]
@@ -108,6 +108,23 @@ def _edit_scores(
         scored |= edits["scored"] == "both"
         edits = edits.drop(columns="scored")
     return edits[scored].drop(columns="item").reset_index(drop=True)
+
+
+def editor_levels(run: Run) -> dict[str, str]:
+    """What each editor is told beside its mask; of those made elsewhere what their user states."""
+    levels = {}
+    for name, editor in run.editors.items():
+        told = [level for level, fields in TOLD.items() if {*fields} & {*editor.reads}]
+        levels[name] = told[-1] if told else "nothing"
+    if external := run.section("editor").get(EXTERNAL):
+        methods = others(run)[1]
+        stated = external.get("knows") or {}
+        levels |= {name: stated.get(name, "unknown") for name in methods}
+    return levels
+
+
+TOLD = {"prompts": ["prompts"], "word": ["blended_word"], "instruction": ["instruction"]}
+"""Fields that an editor reads, by the leak level that they give it, the lowest first."""
 
 
 def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,133 @@
+"""Do better masks make better edits? The Dice of each mask against what the edit under it gained.
+
+Gets frames of per-sample rows; must not know stores, stages or models.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from piebench_masks.metrics.column import Column
+from piebench_masks.report.chart import Chart, Figure, Point, Series
+from piebench_masks.report.edit_tables import headlines
+from piebench_masks.report.methods import edit_types, learned_methods
+from piebench_masks.report.names import header
+from piebench_masks.report.statistics import rank_correlation
+from piebench_masks.report.table import Format, Table
+
+ROLES = ("background", "edit", "target")
+BINS = 10
+MOST_DOTS = 1500
+"""Of a chart: more are thinned out evenly."""
+
+
+def gains(
+    masks: pd.DataFrame, edits: pd.DataFrame, columns: Mapping[str, Column]
+) -> dict[str, pd.DataFrame]:
+    """By column that stands for a role: rows of every sample, method and threshold with the mask's
+    ``dice`` and the ``gain`` of the edit over the one without a mask, larger is better.
+    """
+    if not len(masks) or not len(edits):
+        return {}
+    chosen = headlines(edits, columns)
+    found = {}
+    learned = edits[edits["method"].isin(learned_methods(masks["method"]))]
+    for role in ROLES:
+        if role not in chosen:
+            continue
+        name = chosen[role]
+        free = edits.loc[edits["method"] == "none", ["sample", "editor", name]]
+        rows = learned[["sample", "edit_type", "editor", "method", "threshold", name]]
+        rows = rows.merge(free, on=["sample", "editor"], suffixes=("", "_free"))
+        rows = rows.merge(masks[["sample", "method", "threshold", "dice"]])
+        sign = 1 if columns[name].direction == "up" else -1
+        rows["gain"] = sign * (rows[name] - rows[f"{name}_free"]) * columns[name].scale
+        rows = rows[np.isfinite(rows["gain"])]
+        if len(rows):
+            found[name] = rows[["sample", "edit_type", "editor", "method", "dice", "gain"]]
+    return found
+
+
+def worth_table(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column]) -> Table:
+    """Spearman's correlation of Dice and gain by edit type and overall, a column a score."""
+    types = [*edit_types(next(iter(found.values()))), "Overall"]
+    rows = []
+    for label in types:
+        row: dict[str, object] = {"edit_type": label}
+        for name, all_rows in found.items():
+            part = all_rows if label == "Overall" else all_rows[all_rows["edit_type"] == label]
+            row["n"] = len(part)
+            if len(part):
+                row[name], row[f"{name}_low"], row[f"{name}_high"] = _correlation(part)
+        rows.append(row)
+    formats = {
+        name: Format(
+            f"{columns[name].label} [95 %]",
+            digits=2,
+            interval=(f"{name}_low", f"{name}_high"),
+            meaning=f"Spearman's correlation with the gain in {header(columns[name])}",
+        )
+        for name in found
+    }
+    ends = [end for form in formats.values() for end in form.interval or ()]
+    edits = Format("Edits", digits=0, meaning="edits under masks, of all methods and thresholds")
+    return Table(
+        title="Do better masks make better edits?",
+        frame=pd.DataFrame(rows, columns=["edit_type", "n", *formats, *ends]),
+        formats={"edit_type": Format("Edit type"), "n": edits, **formats},
+        notes=(
+            "Spearman's correlation of a mask's Dice with what the edit under it gains over the "
+            "edit without a mask, over all samples, learned methods and thresholds; 1: the better "
+            "the mask, the more it gains; 95 % interval by a bootstrap over samples.",
+        ),
+        sections=frozenset({len(rows) - 1} if len(rows) > 1 else ()),
+    )
+
+
+def _correlation(rows: pd.DataFrame) -> tuple[float, float, float]:
+    dice, gain = rows["dice"].to_numpy(float), rows["gain"].to_numpy(float)
+    value, low, high = rank_correlation(dice, gain, rows["sample"].to_numpy())
+    return float(value), float(low), float(high)
+
+
+def worth_figure(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column]) -> Figure:
+    """A chart a score: a dot an edit, a line through the means of equal parts of the edits."""
+    charts = []
+    for name, rows in found.items():
+        series = []
+        for look, method in enumerate(learned_methods(rows["method"])):
+            part = rows[rows["method"] == method]
+            step = -(-len(rows) // MOST_DOTS)
+            dots = list(part[["dice", "gain"]].iloc[::step].itertuples(index=False, name=None))
+            ordered = part.sort_values("dice", kind="stable")[["dice", "gain"]].to_numpy(float)
+            tenths = (some for some in np.array_split(ordered, BINS) if len(some))
+            points = [Point(*map(float, some.mean(axis=0))) for some in tenths]
+            series.append(Series(method, look, points, dots=dots))
+        gain = f"gain in {columns[name].label} over no mask"
+        charts.append(Chart("Dice of the mask", gain, series, limits=((-0.02, 1.02), None)))
+    return Figure(
+        "Do better masks make better edits?",
+        "A dot an edit under a mask (some of many); lines through the means of tenths of them. "
+        "Above 0 the edit under the mask is better than the one without.",
+        charts,
+        "above",
+        (4.2, 4.2),
+    )
+
+
+def worth_sentence(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column]) -> str:
+    """One sentence that answers the question for these edits."""
+    answers = []
+    for name, rows in found.items():
+        value, low, high = _correlation(rows)
+        if np.isnan(low):
+            continue
+        verdict = "yes" if low > 0 else "no, on the contrary" if high < 0 else "not to be seen"
+        answers.append(f"{columns[name].label}: {verdict} ({value:.2f} [{low:.2f}, {high:.2f}])")
+    if not answers:
+        return ""
+    return (
+        "Do better masks make better edits? By Spearman's correlation of Dice with the gain over "
+        f"the edit without a mask, in {'; '.join(answers)}."
+    )

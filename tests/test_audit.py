@@ -17,6 +17,13 @@ from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.contents import (
+    COUNTS,
+    contents_table,
+    difference_table,
+    shared_samples,
+)
+from piebench_masks.settings import typed
 
 MAX_TOKENS = 6
 Found = Callable[..., set[str]]
@@ -111,3 +118,56 @@ def test_the_command_prints_and_writes_the_audit_of_the_configured_data_set(tmp_
 def test_a_model_without_tokenizers_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"tokenizers of .* do not load.*model\.id"):
         load_tokenizers(tmp_path)
+
+
+def test_what_a_data_set_holds_is_counted_by_edit_type() -> None:
+    full, empty, tiny = np.ones((20, 20), bool), np.zeros((20, 20), bool), np.eye(20) > 2
+    tiny[0, :3] = True
+    masks = {"a": full, "b": empty, "c": tiny, "d": None}
+    samples = [
+        Sample(
+            name,
+            "x.png",
+            "a cat",
+            "a dog",
+            "",
+            "Random" if name == "a" else "Change Object",
+            "cat dog" if name == "b" else " ",
+            None if mask is None else to_coco(mask),
+            None,
+            "",
+            source_text="a [cat]" if name == "c" else None,
+        )
+        for name, mask in masks.items()
+    ]
+    table = contents_table("mine", samples, ("Change Object", "Random", "Other"), ["b", "z"])
+    found = table.frame.set_index("edit_type")
+    assert list(found.index) == ["Change Object", "Random", "Overall"]
+    wanted = [4, 1, 1, 1, 1, 1, 1, 3]
+    assert list(found.loc["Overall", list(COUNTS)]) == wanted
+    assert found.loc["Overall", "area"] == pytest.approx((1 + 0 + 3 / 400) / 3)
+    assert list(found.loc["Random", list(COUNTS)]) == [1, 0, 1, 0, 0, 0, 0, 1]
+    other = contents_table("theirs", samples[1:], ("Change Object",), [])
+    difference = difference_table(("mine", "theirs"), (table, other)).frame
+    assert list(difference.loc[difference["what"] == "n", "first"]) == [1, 4]
+    assert "picture of 0" in shared_samples(samples, samples[1:])
+    assert shared_samples(samples[:1], samples[1:]) == "They have no sample id in common."
+
+
+def test_two_data_sets_are_held_against_each_other(tmp_path: Path) -> None:
+    for name, count in (("one", 1), ("two", 2)):
+        write_shapes(tmp_path / name, per_type=count)
+    settings = [f"{place}_dir={tmp_path}/{place}" for place in ("results", "artifacts")]
+    settings += [f"dataset.root={tmp_path}/one", "dataset@against=shapes", "tracker=none"]
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = typed(compose("config", [*settings, f"against.root={tmp_path}/two"]))
+    console = Console(file=io.StringIO(), record=True, width=120)
+    assert audit_command(cfg, console) == 0
+    assert "Of 10 samples with the same id differ: picture of 0" in " ".join(
+        console.export_text().split()
+    )
+    tables = {path.stem for path in (tmp_path / "results").rglob("audit*.csv")}
+    assert tables == {
+        *("audit", "audit_contents", "audit_against", "audit_against_contents"),
+        "audit_difference",
+    }

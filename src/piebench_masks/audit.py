@@ -1,9 +1,10 @@
-"""How many samples of a data set each quirk of the reference touches (methods.md, section 2).
+"""What a data set holds, and how many samples each quirk of the reference touches (methods.md, 2).
 
 Reads prompts, tokenizers, image headers and annotated masks; runs no model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +13,13 @@ import pandas as pd
 from PIL import Image
 from rich.console import Console
 
+from piebench_masks.console import print_table
 from piebench_masks.data.images import FORMATS, ImageError
 from piebench_masks.data.rle import from_coco
 from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import PromptError, prompt_diff
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.report.contents import contents_table, difference_table, shared_samples
 from piebench_masks.report.table import Format, Table
 from piebench_masks.run import Run
 from piebench_masks.settings import Settings
@@ -134,15 +137,41 @@ def load_tokenizers(
 
 
 def audit_command(cfg: Settings, console: Console) -> int:
-    """``piebench-masks audit``: print the audit of the configured data set, and write it."""
+    """``piebench-masks audit``: print and write what the configured data set holds, what it has of
+    the reference's quirks, and where it differs from the one ``against`` which it is held.
+    """
     run = Run(cfg)
-    samples = parse(run, console).samples
     model = run.cfg.model
     tokenizers = load_tokenizers(model.id, revision=model.revision, cache_dir=model.cache_dir)
-    table = audit(samples, lambda sample: image_file(run, sample.image_path), *tokenizers)
-    console.print(table.to_rich())
-    table.write(run.results, "audit")
+    tables: dict[str, Table] = {}
+    names: list[str] = []
+    held: list[Sequence[Sample]] = []
+    for stem, one in {"audit": run, "audit_against": _against(cfg)}.items():
+        if one is not None:
+            samples = parse(one, console).samples
+            quirks = audit(samples, _files(one), *tokenizers)
+            long = quirks.frame["samples"][list(QUIRKS).index("long")].split()
+            contents = contents_table(one.cfg.dataset.name, samples, one.edit_types, long)
+            tables |= {f"{stem}_contents": contents, stem: quirks}
+            names.append(one.cfg.dataset.name)
+            held.append(samples)
+    if len(held) == 2:
+        both = tables["audit_contents"], tables["audit_against_contents"]
+        difference = difference_table((names[0], names[1]), both)
+        tables["audit_difference"] = difference.noted(shared_samples(*held))
+    for stem, table in tables.items():
+        print_table(console, table.to_rich())
+        table.write(run.results, stem)
     return 0
+
+
+def _files(run: Run) -> Callable[[Sample], Path]:
+    return lambda sample: image_file(run, sample.image_path)
+
+
+def _against(cfg: Settings) -> Run | None:
+    """A run of the same settings on the data set that the configured one is held against."""
+    return None if cfg.against is None else Run(replace(cfg, dataset=cfg.against, against=None))
 
 
 def _prompt_quirks(

@@ -120,6 +120,8 @@ def show() -> None:
         sys.exit(f"Error: {error}")
 
 
+SPELLINGS = {"protocols": "protocol", "against": "dataset@against"}
+"""Other words for a group: the plural, and what needs not be called a data set."""
 COMMANDS = {"audit": audit, "regress": regress, "show": show}
 """The commands of ``piebench-masks`` that are no stages."""
 
@@ -194,8 +196,8 @@ def command(
     def explaining() -> None:
         # Hydra gives its errors to us instead of printing them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
-        # A list of protocols may be called by its plural.
-        sys.argv[1:] = [re.sub("^protocols=", "protocol=", word) for word in sys.argv[1:]]
+        for spelling, group in SPELLINGS.items():
+            sys.argv[1:] = [re.sub(f"^{spelling}=", f"{group}=", word) for word in sys.argv[1:]]
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             run()

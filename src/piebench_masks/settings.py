@@ -255,6 +255,7 @@ class Settings(MapSettings):
     )
 
     dataset: DatasetSettings
+    against: DatasetSettings | None = None
     model: ModelSettings
     mask: dict[str, Any] = field(default_factory=dict)
     editor: dict[str, Any] = field(default_factory=dict)

@@ -102,7 +102,7 @@ def worth_figure(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column
             dots = list(part[["dice", "gain"]].iloc[::step].itertuples(index=False, name=None))
             ordered = part.sort_values("dice", kind="stable")[["dice", "gain"]].to_numpy(float)
             tenths = (some for some in np.array_split(ordered, BINS) if len(some))
-            points = [Point(*map(float, some.mean(axis=0))) for some in tenths]
+            points = [Point(float(x), float(y)) for x, y in (some.mean(axis=0) for some in tenths)]
             series.append(Series(method, look, points, dots=dots))
         gain = f"gain in {columns[name].label} over no mask"
         charts.append(Chart("Dice of the mask", gain, series, limits=((-0.02, 1.02), None)))

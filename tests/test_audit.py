@@ -107,7 +107,7 @@ def test_the_command_prints_and_writes_the_audit_of_the_configured_data_set(tmp_
             ],
         )
     console = Console(file=io.StringIO(), record=True, width=160)
-    assert audit_command(cfg, console) == 0
+    assert audit_command(typed(cfg), console) == 0
     assert "Quirks of the reference in 20 samples" in console.export_text()
     written = pd.read_csv(tmp_path / "results" / "audit" / "audit.csv")
     assert list(written["quirk"]) == [quirk.label for quirk in QUIRKS.values()]
@@ -121,7 +121,7 @@ def test_a_model_without_tokenizers_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_what_a_data_set_holds_is_counted_by_edit_type() -> None:
-    full, empty, tiny = np.ones((20, 20), bool), np.zeros((20, 20), bool), np.eye(20) > 2
+    full, empty, tiny = np.ones((20, 20), bool), np.zeros((20, 20), bool), np.zeros((20, 20), bool)
     tiny[0, :3] = True
     masks = {"a": full, "b": empty, "c": tiny, "d": None}
     samples = [

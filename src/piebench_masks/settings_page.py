@@ -41,6 +41,7 @@ GROUPS = {
     "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
     "inversion": "The inversion of the editors that take one.",
     "metrics": "The editing metrics.",
+    "metrics/also": "Metrics beside those: `metrics/also=[dinov2,judge]`.",
     "protocol": "How edits are scored, several protocols beside each other: "
     "`protocol=[official,box]`, of which the first is that of all tables.",
     "tracker": "Where a finished run is published.",

@@ -49,11 +49,33 @@ def test_scores_are_cosines_in_percent(
 def test_prompts_are_read_once_for_all_variants(
     random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
 ) -> None:
+    case = replace(noisy[0], source_prompt="never read", target_prompt="nor this one")
     seen: list[int] = []
     hook = random_clip.network.ln_final.register_forward_hook(lambda *given: seen.append(1))
-    random_clip(*noisy)
+    first, again = random_clip(case, noisy[1]), random_clip(case, noisy[1])
     hook.remove()
     assert len(seen) == 2
+    np.testing.assert_equal(first, again)
+
+
+def test_gain_and_direction_are_what_doing_nothing_cannot_win(
+    random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
+) -> None:
+    case, edited = noisy
+    found = random_clip(case, np.concatenate([edited, case.source[None]]))
+    texts = random_clip.embed_prompts([case.source_prompt, case.target_prompt]).double().numpy()
+    pictures = random_clip.embed_images([case.source, *edited]).double().numpy()
+    told = texts[1] - texts[0]
+    for variant, picture in enumerate(pictures[1:]):
+        moved = picture - pictures[0]
+        cosine = moved @ told / np.linalg.norm(moved) / np.linalg.norm(told)
+        assert found["clip_direction"][variant] == pytest.approx(cosine, abs=1e-3)
+        gain = 100 * (max(picture @ texts[1], 0) - max(pictures[0] @ texts[1], 0))
+        assert found["clip_gain"][variant] == pytest.approx(gain, abs=1e-3)
+        assert found["clip_happened"][variant] == (gain >= 1)
+    assert found["clip_direction"][-1] == found["clip_gain"][-1] == found["clip_happened"][-1] == 0
+    same = replace(case, source_prompt=case.target_prompt)
+    assert np.isnan(random_clip(same, edited)["clip_direction"]).all()
 
 
 @pytest.mark.parametrize("mask", [None, np.zeros((64, 64), bool)], ids=["no mask", "empty mask"])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import lpips as package
 import numpy as np
@@ -23,6 +24,32 @@ def random_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     state = {f"features.{n.split('.', 1)[1]}": v for n, v in network.state_dict().items()}
     save_file(state, path)
     return path
+
+
+@pytest.mark.parametrize("net", ["alex", "vgg"])
+def test_other_networks_are_the_packages_distance_too(
+    net: Literal["alex", "vgg"], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = package.LPIPS(net=net, pnet_rand=True, verbose=False).eval()
+    state = {f"features.{n.split('.', 1)[1]}": v for n, v in network.net.state_dict().items()}
+    save_file(state, tmp_path / "features.safetensors")
+    rng = np.random.default_rng(0)
+    source, edited = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    mask = np.zeros((64, 64), bool)
+    mask[10:40, 20:50] = True
+    metric = Lpips(net=net, backbone=tmp_path / "features.safetensors", rows=2)
+    found = metric(EditCase(source, None, mask, "", ""), edited[None])
+    for suffix, part in {"": mask | True, "_unedit_part": ~mask, "_edit_part": mask}.items():
+        one, two = (
+            torch.from_numpy(2 * (image / 255 * part[..., None]) - 1).movedim(-1, 0)[None]
+            for image in (source, edited)
+        )
+        with torch.no_grad():
+            wanted = network.double()(one, two).item()
+        assert found[f"lpips{suffix}"].item() == pytest.approx(wanted, rel=1e-4)
+    assert metric.columns["lpips"].label == f"LPIPS {net}"
+    assert Lpips(net=net).identity() != Lpips().identity()
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -28,7 +28,9 @@ class Metric(Protocol):
     it is shown no others, and scored anew where one of them changes;
     ``load() -> None``, which loads its networks, so that what is wrong with them ends a run at its
     start; ``identity() -> Any``, content hashes of the files that it loads, or their names on a
-    hub with their revision, for its settings that name weights.
+    hub with their revision, for its settings that name weights;
+    ``texts: tuple[str, ...]``, names of what it gives beside its columns, texts [V] that are stored
+    with the scores.
     """
 
     @property
@@ -45,6 +47,12 @@ def reads_of(metric: Metric) -> tuple[str, ...]:
     return reads
 
 
+def texts_of(metric: Metric) -> tuple[str, ...]:
+    """What a metric gives beside its columns."""
+    texts: tuple[str, ...] = getattr(metric, "texts", ())
+    return texts
+
+
 def load(metric: Metric) -> None:
     """Load the networks of a metric that has any; WeightsError where that fails."""
     getattr(metric, "load", lambda: None)()
@@ -53,7 +61,7 @@ def load(metric: Metric) -> None:
 def scores_of(metric: Metric, case: EditCase, edited: np.ndarray) -> Mapping[str, np.ndarray]:
     """A metric's scores of a case; BenchmarkError if they are not those of its columns."""
     scores = metric(case.as_read(reads_of(metric)), edited)
-    if scores.keys() != metric.columns.keys():
+    if scores.keys() != {*metric.columns, *texts_of(metric)}:
         raise BenchmarkError(
             f"{type(metric).__name__} gives {', '.join(scores)}, but its columns are "
             f"{', '.join(metric.columns)}"

@@ -66,13 +66,16 @@ class Structure:
         """The transformers ViT on the device."""
         from transformers import ViTModel  # takes seconds, which a cached run need not wait
 
+        return self._loaded(ViTModel, add_pooling_layer=False)
+
+    def _loaded(self, kind: Any, **settings: Any) -> Any:
         with self._loading():
-            network = ViTModel.from_pretrained(
+            network = kind.from_pretrained(
                 self.model,
                 revision=self.revision,
                 dtype=torch.float32,
-                add_pooling_layer=False,
                 use_safetensors=True,
+                **settings,
             )
         return network.eval().requires_grad_(False).to(self.device)
 
@@ -104,7 +107,9 @@ class Structure:
     @torch.inference_mode()
     def __call__(self, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         """Distance of ``edited`` uint8 [V, H, W, 3] to the source; one pass for the source."""
+        return self._structure("structure_distance", case, edited)
 
+    def _structure(self, name: str, case: EditCase, edited: np.ndarray) -> dict[str, np.ndarray]:
         def scoring(tensors: CaseTensors) -> Callable[[Tensor, Tensor], Tensor]:
             source, images, masks, _ = tensors
             reference = self._blocks.map(
@@ -119,22 +124,26 @@ class Structure:
             return distances
 
         device, known = torch.device(self.device), self._known
-        return score_parts(
-            "structure_distance", case, edited, device, scoring, blocks=self._blocks, known=known
-        )
+        return score_parts(name, case, edited, device, scoring, blocks=self._blocks, known=known)
 
-    def _self_similarity(self, images: Tensor, masks: Tensor) -> Tensor:
-        """Cosine similarity [B, T, T] of all T tokens' keys (class token included)."""
+    def _pixels(self, images: Tensor, masks: Tensor) -> Tensor:
+        """What the network sees of uint8 [B, H, W, 3] under bool [B, H, W]: [B, 3, h, w]."""
         from torchvision.transforms.v2.functional import normalize, resize
 
         divisor = {"0..1": 255, "0..255": 1}[self.input_range]
         pixels = images.movedim(-1, 1) / divisor * masks[:, None]
-        pixels = normalize(resize(pixels, [224], max_size=480), IMAGENET_MEAN, IMAGENET_STD)
+        return normalize(resize(pixels, [224], max_size=480), IMAGENET_MEAN, IMAGENET_STD)
+
+    def _self_similarity(self, images: Tensor, masks: Tensor) -> Tensor:
+        """Cosine similarity [B, T, T] of all T tokens' keys (class token included)."""
         outputs: list[Tensor] = []
         handle = self._keys.register_forward_hook(lambda module, inputs, keys: outputs.append(keys))
         try:
-            self.network(pixels, interpolate_pos_encoding=True)
+            self._forward(self._pixels(images, masks))
         finally:
             handle.remove()
         keys = F.normalize(outputs[0], dim=-1)
         return keys @ keys.mT
+
+    def _forward(self, pixels: Tensor) -> Any:
+        return self.network(pixels, interpolate_pos_encoding=True)

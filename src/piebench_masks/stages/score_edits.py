@@ -249,6 +249,8 @@ def read_edit(
     return stored
 
 
-def _number(value: float) -> float | None:
-    """Missing is null in JSON."""
+def _number(value: float | str) -> float | str | None:
+    """Missing is null in JSON; texts are as they are."""
+    if isinstance(value, str):
+        return value
     return None if np.isnan(value) else float(value)

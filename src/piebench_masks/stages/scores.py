@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from piebench_masks.data.sample import Sample
+from piebench_masks.metrics import texts_of
 from piebench_masks.run import Run
 from piebench_masks.settings import EXTERNAL, RECONSTRUCTION
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
@@ -98,9 +99,10 @@ def _edit_scores(
     undefined = 0.0 if run.protocols[protocol].undefined == "zero" else float("nan")
     scored = pd.Series(False, edits.index)
     for scorer in run.scorers_under(protocol).values():
-        columns = [*run.scorers[scorer].metric.columns]
+        metric = run.scorers[scorer].metric
+        columns = [*metric.columns]
         rows = edit_score_folder(run, editor, scorer).rows(EDIT_KEYS)
-        rows = rows.reindex(columns=[*EDIT_KEYS, *columns])
+        rows = rows.reindex(columns=[*EDIT_KEYS, *columns, *texts_of(metric)])
         rows = rows.astype(dict.fromkeys(columns, float)).fillna(dict.fromkeys(columns, undefined))
         items = {sample.id: score_item(run, sample, editor, scorer) for sample in samples}
         edits["item"] = edits["sample"].map(items).astype(object)

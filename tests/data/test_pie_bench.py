@@ -109,7 +109,7 @@ def test_samples_keep_the_order_of_the_file_and_progress_counts_every_entry(root
         ("mask", None, True),
         ("target_image_path", "0_random/sound.png", True),
         ("editing_prompt", "a blue [ball]", True),
-        ("editing_prompt", "a [blue ]ball", False),
+        ("editing_prompt", "a [blue ]ball", True),
         ("mask", [0, 1, 1, 2, 60, 4], False),
     ],
 )

@@ -22,6 +22,10 @@ SAMPLE = Sample(
     "1" * 64,
     ("cat",),
     ("dog",),
+    annotated={"size": [2, 2], "counts": "04"},
+    border=1,
+    source_text="a red [cat]",
+    target_text="a red [dog]",
 )
 CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a corrected blended word": ({"blended_word": "cat hound"}, {"blended_word"}),
@@ -37,6 +41,9 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "no target": ({"target_digest": None, "target_image_path": None}, {"target_image"}),
     "another mask": ({"mask": {"size": [2, 2], "counts": "13"}}, {"mask"}),
     "no mask": ({"mask": None}, {"mask"}),
+    "another annotation": ({"annotated": {"size": [2, 2], "counts": "13"}}, {"annotation"}),
+    "another border": ({"border": 2}, {"annotation"}),
+    "another text": ({"target_text": "a [red dog]"}, {"texts"}),
     "another type": ({"edit_type": "Random"}, set()),
     "another id": ({"id": "s2"}, set()),
     "files moved": ({"image_path": "x/a.png", "target_image_path": "x/b.png"}, set()),

@@ -60,8 +60,8 @@ def changed(rows: pd.DataFrame, name: str, by: float, edit_type: str | None = No
 def test_watched_are_learned_methods_at_their_own_thresholds(before: pd.DataFrame) -> None:
     assert set(before["series"]) == {
         "ours: Dice ↑",
-        "ours: LPIPS outside ×10³ ↓",
-        "ours: CLIP edited ↑",
+        "ours at 0.7: LPIPS outside ×10³ ↓",
+        "ours at 0.7: CLIP edited ↑",
         "none: LPIPS outside ×10³ ↓",
         "none: CLIP edited ↑",
     }
@@ -76,13 +76,15 @@ def test_a_worsened_method_is_caught_and_no_other_is_blamed(before: pd.DataFrame
 
 
 def test_a_worsening_of_one_edit_type_is_caught_there(before: pd.DataFrame) -> None:
-    found = verdicts(before, changed(before, "ours: LPIPS", 0.05, edit_type=TYPES[4]))
-    assert found["ours: LPIPS outside ×10³ ↓", TYPES[4]] == "worse"
-    assert set(found) <= {("ours: LPIPS outside ×10³ ↓", where) for where in (TYPES[4], "Overall")}
+    found = verdicts(before, changed(before, "ours at 0.7: LPIPS", 0.05, edit_type=TYPES[4]))
+    assert found["ours at 0.7: LPIPS outside ×10³ ↓", TYPES[4]] == "worse"
+    assert set(found) <= {
+        ("ours at 0.7: LPIPS outside ×10³ ↓", where) for where in (TYPES[4], "Overall")
+    }
 
 
 def test_an_improvement_is_no_worsening(before: pd.DataFrame) -> None:
-    assert set(verdicts(before, changed(before, "ours: CLIP", 0.1)).values()) == {"better"}
+    assert set(verdicts(before, changed(before, "ours at 0.7: CLIP", 0.1)).values()) == {"better"}
 
 
 def test_order_rounding_and_noise_without_direction_are_harmless(before: pd.DataFrame) -> None:
@@ -94,9 +96,9 @@ def test_order_rounding_and_noise_without_direction_are_harmless(before: pd.Data
 
 
 def test_what_changed_can_be_had_alone(before: pd.DataFrame) -> None:
-    table = compare(before, changed(before, "ours: CLIP", 0.1), {"date": "2026-01-02"})
+    table = compare(before, changed(before, "ours at 0.7: CLIP", 0.1), {"date": "2026-01-02"})
     rows = changed_rows(table)
-    assert set(rows.frame["series"]) == {"ours: CLIP edited ↑"}
+    assert set(rows.frame["series"]) == {"ours at 0.7: CLIP edited ↑"}
     assert len(rows.cells()) == len(rows.best) < len(table.frame)
     assert rows.title == "Against the baseline of 2026-01-02"
     assert f"same: {len(table.frame) - len(rows.frame)}." in rows.notes[-1]
@@ -125,7 +127,7 @@ def test_a_baseline_is_read_as_it_was_written(before: pd.DataFrame, tmp_path: Pa
 
 
 def test_of_several_editors_each_is_watched(before: pd.DataFrame) -> None:
-    rows = before[before["series"] == "ours: LPIPS outside ×10³ ↓"]
+    rows = before[before["series"] == "ours at 0.7: LPIPS outside ×10³ ↓"]
     edits = pd.DataFrame(
         {
             "sample": rows["sample"],
@@ -137,5 +139,5 @@ def test_of_several_editors_each_is_watched(before: pd.DataFrame) -> None:
     )
     both = pd.concat([edits.assign(editor="a"), edits.assign(editor="b")], ignore_index=True)
     found = series(pd.DataFrame(), both, COLUMNS, OWN)
-    assert set(found["series"]) == {f"{name}, ours: LPIPS outside ×10³ ↓" for name in "ab"}
+    assert set(found["series"]) == {f"{name}, ours at 0.7: LPIPS outside ×10³ ↓" for name in "ab"}
     assert not found.duplicated(["series", "sample"]).any()

@@ -78,8 +78,9 @@ def editing_table(
     frame = _means(groups, valued)
     frame["knows"] = edit_levels(frame, knows, told)
     bounds = frame["method"].isin(BOUNDS)
-    frame.loc[bounds, "knows"] = np.nan
-    frame["chosen"] = frame["method"].map(threshold_choices(editing))
+    frame.loc[bounds, "knows"] = ""
+    choices = threshold_choices(editing)
+    frame["chosen"] = [choices.get(method, "") for method in frame["method"]]
     formats = {
         "editor": Format("Editor"),
         "method": Format("Mask"),
@@ -90,7 +91,7 @@ def editing_table(
         "mask_area": AREA,
         **_formats(shown, headlines(editing, columns)),
     }
-    if frame["chosen"].isna().all():
+    if not choices:
         del formats["chosen"]
     if painted := bool(editing[NFE].notna().to_numpy().any()):
         formats["nfe"] = Format(

@@ -36,7 +36,7 @@ BASE = (
 )
 MAPS = (*MODEL_MAPS, "full", "random", "oracle")
 EDITORS = ("turbo_edit", "diffedit", "prompt_to_prompt", "reconstruction")
-METRICS = ("pixel", "lpips", "clip", "target_error")
+METRICS = ("pixel", "lpips", "clip", "target_error", "change")
 
 
 def maps(*names: str) -> set[str]:
@@ -60,6 +60,8 @@ def scores(metric: str) -> set[str]:
 EVERY_MAP, EVERY_EDIT = maps(*MAPS), edits(*EDITORS)
 MODEL = {"latents"} | maps(*MODEL_MAPS) | EVERY_EDIT
 INVERTED = edits("prompt_to_prompt")
+EVERY_SCORE = set().union(*map(scores, METRICS))
+MASKED = EVERY_SCORE | {f"mask_scores.{name}" for name in MAPS}
 NOTHING: set[str] = set()
 
 CHANGES: dict[str, tuple[str, set[str]]] = {
@@ -142,13 +144,23 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "metrics.lpips.name": ("other", scores("lpips")),
     "metrics.lpips.backbone": ("COPY", NOTHING),
     "metrics.lpips.weighted": ("true", scores("lpips")),
+    "metrics.lpips.net": ("alex", scores("lpips")),
     "metrics.clip.name": ("other", scores("clip")),
+    "metrics.clip.happened_at": ("2", scores("clip")),
     "metrics.clip.model": ("COPY", NOTHING),
     "metrics.clip.pretrained": ("null", NOTHING),
     "metrics.pixel.rows": ("2", NOTHING),
     "metrics.lpips.rows": ("2", NOTHING),
     "metrics.clip.rows": ("2", NOTHING),
     "metrics.clip.device": ("cpu", NOTHING),
+    # Protocols: the samples and the means that tables are of are no artifacts
+    "protocol.official.edit_types": ("without_random", NOTHING),
+    "protocol.official.size": ("96", EVERY_SCORE),
+    "protocol.official.border": ("cleared", MASKED),
+    "protocol.official.part": ("box", MASKED),
+    "protocol.official.undefined": ("zero", NOTHING),
+    "protocol.official.brackets": ("kept", scores("clip")),
+    "protocol.official.metrics": ("{clip: {happened_at: 2}}", scores("clip")),
 }
 for name in MODEL_MAPS:  # what cuts a map changes no map
     CHANGES[f"mask.{name}.threshold"] = "0.2", NOTHING
@@ -258,7 +270,7 @@ def test_every_setting_stands_in_the_table(data: Path, tmp_path: Path) -> None:
     assert names - {*CHANGES} == set()
 
 
-PARTS = ("dataset", "model", "mask", "editor", "inversion", "metrics")
+PARTS = ("dataset", "model", "mask", "editor", "inversion", "metrics", "protocol")
 
 
 def texts(value: Any) -> Iterator[str]:

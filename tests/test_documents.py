@@ -85,6 +85,9 @@ COMMANDS = {
     "piebench-masks dataset=folder dataset.root=my_pictures "
     "'dataset.load.edit_types=[Recolour,Insert]' name=types": f"{QUICK} stages=[parse]",
     # protocols
+    "piebench-masks protocol=official": QUICK,
+    "piebench-masks 'protocols=[official,border_cleared,box]'": f"{QUICK} name=protocols",
+    # results
     "piebench-masks show results/shapes-shapes_turbo": "",
     "piebench-masks regress experiment=demo baseline=update": f"{QUICK} results_dir=for_regress",
     "piebench-masks experiment=demo tracker=mlflow": (

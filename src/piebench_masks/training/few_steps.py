@@ -27,7 +27,7 @@ STEPS = 4
 KINDS = (1, 2, 3, 4, 5, 6, 8, 9)
 """The edit types whose result is known from the source, all but materials: their textures lie
 anywhere, and the mean of all textures is none."""
-GUIDANCE = 1.5
+GUIDANCE = (1.0, 2.0)
 FIRST_SEED = 2**31
 """Of the edits, behind the seeds of single scenes."""
 
@@ -69,7 +69,9 @@ def editing_loss(
     """Squared error of the clean latents that the U-Net finds at one of the steps of edits.
 
     At the same step, from the source's noised latents under its own prompt the source, and from
-    the edit's latents, brought there by the U-Net itself, the true edit. Weighted as the noise is.
+    the edit's latents, brought there by the U-Net itself, the true edit: not under the target's
+    prompt alone but guided away from the source's, as the edit will be, by a strength drawn from
+    ``GUIDANCE``. Weighted as the noise is.
     """
     rows = torch.randint(len(pool.source), (batch,), generator=generator)
     source, target = (side[rows].float().to(device) for side in (pool.source, pool.target))
@@ -94,6 +96,7 @@ def editing_loss(
             )
         return list(predicted.float().split(batch))
 
+    guidance = torch.empty(batch, 1, 1, 1).uniform_(*GUIDANCE, generator=generator).to(device)
     y = x[0]
     with torch.no_grad():
         for step in range(last):
@@ -103,12 +106,14 @@ def editing_loss(
                 posterior_mean(one, eps, levels[step], levels[step + 1])
                 for one, eps in zip(latents, found, strict=True)
             )
-            y = x[step + 1] + (mu_source - u) + GUIDANCE * (mu_target - mu_source)
+            y = x[step + 1] + (mu_source - u) + guidance * (mu_target - mu_source)
     level = levels[last]
-    own, edited = (
-        (latents - level.noise * eps) / level.signal
-        for latents, eps in zip((x[last], y), predict([x[last], y], [*captions], last), strict=True)
+    latents = [x[last], y, y]
+    found = predict(latents, [captions[0], *captions], last)
+    own, unchanged, changed = (
+        (one - level.noise * eps) / level.signal for one, eps in zip(latents, found, strict=True)
     )
+    edited = unchanged + guidance * (changed - unchanged)
     error = (own - source).square().mean() + (edited - target).square().mean()
     alpha = level.alpha.item()
     return error * alpha / (1 - alpha) * min(1 / alpha, 20) / 5

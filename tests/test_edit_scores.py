@@ -106,12 +106,15 @@ def test_a_metric_that_is_added_scores_itself_alone(
 ) -> None:
     assert start() == 0
     before, rows = stored(), table(tmp_path)
-    assert len(before) == 3
+    assert len(before) == 4
     assert start(MINE) == 0
     after = stored()
-    assert before.items() <= after.items() and len(after) == 4
+    assert before.items() <= after.items() and len(after) == 5
     assert {count for _, count in after.values()} == {2 + 4}  # with the bounds of two samples
-    pd.testing.assert_frame_equal(table(tmp_path)[[*rows]], rows)
+    pd.testing.assert_frame_equal(
+        table(tmp_path)[[*rows]].drop(columns="protocol_digest"),
+        rows.drop(columns="protocol_digest"),
+    )
     assert table(tmp_path)["brightness"].notna().all()
 
 
@@ -124,11 +127,10 @@ def test_a_changed_body_of_ones_own_metric_is_computed_anew_and_nothing_else(
     assert stored() == before
     assert start(MINE, source=METRIC.replace("edited.mean", "2 * edited.mean")) == 0
     assert before.items() <= stored().items() and len(stored()) == len(before) + 1
-    changed = table(tmp_path)
+    changed, others = table(tmp_path), ["brightness", "protocol_digest"]
     assert (changed["brightness"] == 2 * rows["brightness"]).all()
-    pd.testing.assert_frame_equal(
-        changed.drop(columns="brightness"), rows.drop(columns="brightness")
-    )
+    pd.testing.assert_frame_equal(changed.drop(columns=others), rows.drop(columns=others))
+    assert set(changed["protocol_digest"]).isdisjoint(rows["protocol_digest"])
     assert start(MINE.replace("Brightness", "Brightness, factor: 3")) == 0
     assert (table(tmp_path)["brightness"] == 3 * rows["brightness"]).all()
 
@@ -147,7 +149,7 @@ def test_columns_lie_beside_the_scores_and_heal(start: Start, tmp_path: Path) ->
     assert start(MINE) == 0
     files = list((tmp_path / "artifacts" / "edit_scores").glob("*/columns.json"))
     before = [file.read_text() for file in files]
-    assert len(files) == 4 and any('"Brightness"' in text for text in before)
+    assert len(files) == 5 and any('"Brightness"' in text for text in before)
     files[0].write_text('{"psnr": 1}')
     assert start(MINE) == 0
     assert [file.read_text() for file in files] == before
@@ -170,10 +172,10 @@ def test_reading_a_damaged_edit_reports_it_and_leaves_it_to_be_painted_anew(
     name = edit_name(run, "turbo_edit", samples[0], edit.name)
     folder.write_bytes(name, b"no picture")
     [work] = EditScores(run, samples, "turbo_edit").pending()
-    [(case, [error])] = EditScores(run, samples, "turbo_edit").load([work])
+    [(cases, [error])] = EditScores(run, samples, "turbo_edit").load([work])
     assert isinstance(error, BenchmarkError) and "is damaged: run again" in str(error)
     with pytest.raises(BenchmarkError, match="is damaged"):
-        read_edit(run, samples[0], edit, case.source)
+        read_edit(run, samples[0], edit, next(iter(cases.values())).source.shape)
     assert folder.path_of(name).read_bytes() == b"no picture"
     [painting] = Edit(run, samples, "turbo_edit").pending()
     assert edit.name in [variant.name for variant in painting.todo]
@@ -198,6 +200,7 @@ def test_a_metric_without_a_line_about_devices_runs_on_the_runs_device(
         "lpips": "cpu",
         "clip": "cpu",
         "target_error": None,
+        "change": None,
     }
 
 

@@ -61,6 +61,7 @@ SHOWN: dict[Knows, set[str]] = {
     },
     "annotation": {field.name for field in fields(Scene)} - {"id", "image"},
 }
+SHOWN |= {"type": SHOWN["word"], "unknown": SHOWN["annotation"]}
 
 
 @pytest.mark.parametrize("knows", get_args(Knows))

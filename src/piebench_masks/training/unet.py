@@ -26,7 +26,7 @@ from piebench_masks.training.vae import encode_pool
 log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
-_TUNED = 0.535  # share of the steps that are tuned to few-step editing
+_TUNED = 0.514  # share of the steps that are tuned to few-step editing
 
 
 class RecordingAttention:

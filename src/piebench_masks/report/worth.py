@@ -18,6 +18,8 @@ from piebench_masks.report.table import Format, Table
 
 ROLES = ("background", "edit", "target")
 BINS = 10
+SHOWN = (0.01, 0.99)
+"""The quantiles of the gains where axes end."""
 MOST_DOTS = 1500
 """Of a chart: more are thinned out evenly."""
 
@@ -51,16 +53,18 @@ def gains(
 
 def worth_table(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column]) -> Table:
     """Spearman's correlation of Dice and gain by edit type and overall, a column a score."""
-    types = [*edit_types(next(iter(found.values()))), "Overall"]
-    rows = []
+    types = [*edit_types(pd.concat(found.values())), "Overall"]
+    table = []
     for label in types:
-        row: dict[str, object] = {"edit_type": label}
-        for name, all_rows in found.items():
-            part = all_rows if label == "Overall" else all_rows[all_rows["edit_type"] == label]
-            row["n"] = len(part)
+        parts = {
+            name: rows if label == "Overall" else rows[rows["edit_type"] == label]
+            for name, rows in found.items()
+        }
+        row: dict[str, object] = {"edit_type": label, "n": max(map(len, parts.values()))}
+        for name, part in parts.items():
             if len(part):
                 row[name], row[f"{name}_low"], row[f"{name}_high"] = _correlation(part)
-        rows.append(row)
+        table.append(row)
     formats = {
         name: Format(
             f"{columns[name].label} [95 %]",
@@ -71,17 +75,21 @@ def worth_table(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column]
         for name in found
     }
     ends = [end for form in formats.values() for end in form.interval or ()]
-    edits = Format("Edits", digits=0, meaning="edits under masks, of all methods and thresholds")
+    edits = Format(
+        "Edits",
+        digits=0,
+        meaning="under masks of all methods and thresholds, where any score is defined",
+    )
     return Table(
         title="Do better masks make better edits?",
-        frame=pd.DataFrame(rows, columns=["edit_type", "n", *formats, *ends]),
+        frame=pd.DataFrame(table, columns=["edit_type", "n", *formats, *ends]),
         formats={"edit_type": Format("Edit type"), "n": edits, **formats},
         notes=(
             "Spearman's correlation of a mask's Dice with what the edit under it gains over the "
             "edit without a mask, over all samples, learned methods and thresholds; 1: the better "
             "the mask, the more it gains; 95 % interval by a bootstrap over samples.",
         ),
-        sections=frozenset({len(rows) - 1} if len(rows) > 1 else ()),
+        sections=frozenset({len(table) - 1} if len(table) > 1 else ()),
     )
 
 
@@ -105,11 +113,15 @@ def worth_figure(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column
             points = [Point(float(x), float(y)) for x, y in (some.mean(axis=0) for some in tenths)]
             series.append(Series(method, look, points, dots=dots))
         gain = f"gain in {columns[name].label} over no mask"
-        charts.append(Chart("Dice of the mask", gain, series, limits=((-0.02, 1.02), None)))
+        low, high = np.quantile(rows["gain"], SHOWN)
+        room = 0.05 * (high - low) or 1.0
+        limits = (-0.02, 1.02), (float(low - room), float(high + room))
+        charts.append(Chart("Dice of the mask", gain, series, limits=limits))
     return Figure(
         "Do better masks make better edits?",
-        "A dot an edit under a mask (some of many); lines through the means of tenths of them. "
-        "Above 0 the edit under the mask is better than the one without.",
+        "A dot an edit under a mask (some of many; the outermost hundredths lie beyond the axes); "
+        "lines through the means of tenths of them. Above 0 the edit under the mask is better than "
+        "the one without.",
         charts,
         "above",
         (4.2, 4.2),

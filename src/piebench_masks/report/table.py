@@ -92,7 +92,9 @@ class Table:
         if shown.digits is None:
             return str(values[name])
         ends = (name, *(shown.interval or ()))
-        number, *interval = (f"{values[end] * shown.scale:.{shown.digits}f}" for end in ends)
+        number, *interval = (
+            f"{values[end] * shown.scale:.{shown.digits}f}" for end in ends if pd.notna(values[end])
+        )
         return f"{number} [{', '.join(interval)}]" if interval else number
 
     def _lines(self, escape: Callable[[str], str], mark: str, between: str) -> list[str]:

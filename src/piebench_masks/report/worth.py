@@ -103,18 +103,20 @@ def worth_figure(found: Mapping[str, pd.DataFrame], columns: Mapping[str, Column
     """A chart a score: a dot an edit, a line through the means of equal parts of the edits."""
     charts = []
     for name, rows in found.items():
-        series = []
-        for look, method in enumerate(learned_methods(rows["method"])):
-            part = rows[rows["method"] == method]
-            step = -(-len(rows) // MOST_DOTS)
-            dots = list(part[["dice", "gain"]].iloc[::step].itertuples(index=False, name=None))
-            ordered = part.sort_values("dice", kind="stable")[["dice", "gain"]].to_numpy(float)
-            tenths = (some for some in np.array_split(ordered, BINS) if len(some))
-            points = [Point(float(x), float(y)) for x, y in (some.mean(axis=0) for some in tenths)]
-            series.append(Series(method, look, points, dots=dots))
-        gain = f"gain in {columns[name].label} over no mask"
         low, high = np.quantile(rows["gain"], SHOWN)
         room = 0.05 * (high - low) or 1.0
+        series = []
+        for look, method in enumerate(learned_methods(rows["method"])):
+            part = rows.loc[rows["method"] == method, ["dice", "gain"]]
+            some = part.iloc[:: -(-len(rows) // MOST_DOTS)]
+            some = some[some["gain"].between(low, high)]
+            ordered = part.sort_values("dice", kind="stable").to_numpy(float)
+            tenths = (tenth for tenth in np.array_split(ordered, BINS) if len(tenth))
+            means = (tenth.mean(axis=0) for tenth in tenths)
+            points = [Point(float(x), float(y)) for x, y in means]
+            dots = list(some.itertuples(index=False, name=None))
+            series.append(Series(method, look, points, dots=dots))
+        gain = f"gain in {columns[name].label} over no mask"
         limits = (-0.02, 1.02), (float(low - room), float(high + room))
         charts.append(Chart("Dice of the mask", gain, series, limits=limits))
     return Figure(

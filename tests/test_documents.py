@@ -144,7 +144,8 @@ ELSEWHERE = {
 }
 """Those that other tests run, and where."""
 SLOW = re.compile(
-    r" -m |hparams|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|--config-dir"
+    r" -m |hparams|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
+    r"--config-dir"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}

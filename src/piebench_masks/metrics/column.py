@@ -4,6 +4,7 @@ Whoever ranks, plots, searches or explains asks the column, and never reads its 
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,12 +82,7 @@ class Column:
             return float("nan")
         if self.statistic == "median":
             return float(np.median(finite))
-        total = compensation = 0.0  # Kahan's sum: the one of pandas' groups, to the bit
-        for value in finite.tolist():
-            term = value - compensation
-            next_total = total + term
-            total, compensation = next_total, next_total - total - term
-        return total / len(finite)
+        return math.fsum(finite) / len(finite)  # whatever their order
 
     def note(self, values: ArrayLike) -> str:
         """The sentence under a table about infinite values, empty if there are none."""

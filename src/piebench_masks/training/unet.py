@@ -127,7 +127,7 @@ def train_unet(
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         tuned = step >= (1 - _TUNED) * steps
-        size = batch * 3 // 8 if tuned else batch
+        size = -(-batch * 3 // 8) if tuned else batch
         rows = torch.randint(scenes, (size,), generator=generator)
         caption = captions.at(rows)
         lost = ablated_words(caption, generator)

@@ -78,9 +78,9 @@ def _table(checks: Sequence[Check]) -> Table:
     table = Table("Family", "Cases", "Worst error", "Tolerance", "OK")
     for family in dict.fromkeys(check.family for check in checks):
         rows = [check for check in checks if check.family == family]
-        worst, allowed = max(check.error for check in rows), rows[0].tolerance
+        tight = max(rows, key=lambda c: (not c.ok, c.error / c.tolerance if c.tolerance else 0))
         ok = "yes" if all(check.ok for check in rows) else "NO"
-        table.add_row(family, str(len(rows)), f"{worst:.2g}", f"{allowed:g}", ok)
+        table.add_row(family, str(len(rows)), f"{tight.error:.2g}", f"{tight.tolerance:g}", ok)
     return table
 
 

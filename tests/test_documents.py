@@ -144,7 +144,7 @@ ELSEWHERE = {
 }
 """Those that other tests run, and where."""
 SLOW = re.compile(
-    r" -m |hparams|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
+    r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
     r"--config-dir"
 )
 """In commands whose likes other tests run all the time."""

@@ -27,11 +27,20 @@ ROLES = ("background", "edit", "target")
 
 
 def show_runs(folders: Sequence[Path], console: Console) -> None:
-    """Print these runs; BenchmarkError if one of the folders holds none, or none is given."""
+    """Print these runs; BenchmarkError if one of the folders holds none, or none is given, or if
+    their tables are of several protocols.
+    """
     if not folders:
         raise BenchmarkError("show which run? For example: piebench-masks show results/RUN")
     runs = [read_run(folder) for folder in folders]
     names = _names(folders)
+    protocols = {name: _protocol(run) for name, run in zip(names, runs, strict=True)}
+    if len({protocol for protocol, _ in protocols.values()}) > 1:
+        listed = ", ".join(f"{name} {protocol}" for name, (protocol, _) in protocols.items())
+        raise BenchmarkError(
+            f"these runs were scored under several protocols ({listed}): their numbers do not "
+            "compare. Score them with the same protocol=, or one of them with protocols=[...]"
+        )
     if len(runs) == 1:
         for table in for_terminal(runs[0].tables):
             print_table(console, table.to_rich(), table.secondary)
@@ -40,6 +49,9 @@ def show_runs(folders: Sequence[Path], console: Console) -> None:
             print_table(console, compared)
     for name, run in zip(names, runs, strict=True):
         console.print(Text(f"{name}: {_about(run)}"), soft_wrap=True)
+    if len(set(protocols.values())) > 1:
+        warning = "WARNING: switches of the protocol, or metrics, are not the same in these runs"
+        console.print(Text(warning), soft_wrap=True)
     if len(runs) == 1 and (page := runs[0].folder / "report.html").is_file():
         console.print(Text(f"report: {page}"), soft_wrap=True)
 
@@ -48,8 +60,15 @@ def _about(run: Results) -> str:
     facts = run.provenance
     commits = facts.get("items", {}).get("commit") or [facts["commit"]]
     settings = f"{facts['samples']} samples of {facts['dataset']}, {facts['model']}, "
-    settings += f"{facts['compat']}, commit {', '.join(map(str, commits))}"
+    settings += f"{facts['compat']}, protocol {' '.join(_protocol(run))}, "
+    settings += f"commit {', '.join(map(str, commits))}"
     return f"{settings}, {len(run.failures)} items failed"
+
+
+def _protocol(run: Results) -> tuple[str, str]:
+    """Name and digest of the one that the tables are of."""
+    protocols: Mapping[str, str] = run.provenance.get("protocol", {})
+    return next(iter(protocols.items()), ("official", ""))
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

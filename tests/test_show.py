@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,20 @@ def test_several_runs_stand_beside_each_other(folder: Path) -> None:
     ]
     (line,) = [line for line in done.stdout.splitlines() if all(f"{d:.4f}" in line for d in dice)]
     assert "ours" in line and line.index(f"{dice[0]:.4f}") < line.rindex(f"{dice[1]:.4f}")
+
+
+def test_runs_of_several_protocols_are_refused(folder: Path) -> None:
+    shutil.copytree(folder / "results" / "one", folder / "results" / "box")
+    file = folder / "results" / "box" / "provenance.json"
+    facts = json.loads(file.read_text())
+    (digest,) = facts["protocol"].values()
+    for protocol, status, said in (
+        ({"box": digest}, 1, "several protocols (one official, box box)"),
+        ({"official": "f4dd5db0a071"}, 0, "WARNING: switches of the protocol, or metrics"),
+    ):
+        file.write_text(json.dumps(facts | {"protocol": protocol}))
+        done = command(folder, "show", "results/one", "results/box")
+        assert done.returncode == status and said in done.stdout + done.stderr
 
 
 def test_how_it_is_used_is_said(folder: Path) -> None:

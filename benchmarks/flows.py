@@ -258,7 +258,7 @@ def project_flow(place: Place) -> Callable[[Setting], Measured]:
             measured_project(place, run, setting)
             measured.cached_seconds = time.perf_counter() - started
             if place.compiled:
-                kept.update(backbone=run.backbone, metrics=run.metrics)
+                kept.update(backbone=run.backbone, _scorers=run._scorers)
             return measured
 
     return run_once

@@ -114,7 +114,7 @@ def write_edit_scores(run: Run, samples: Sequence[Sample]) -> None:
     """Made-up rows of every distinct edit, in as many parts as batches."""
     draw, variants = np.random.default_rng(0), Variants(run)
     for name in ("lpips", "clip"):
-        columns = run.metrics[name].columns
+        columns = run.scorers[name].metric.columns
         folder = edit_score_folder(run, "turbo_edit", name)
         for start in range(0, len(samples), 8):
             folder.append_rows(

@@ -11,7 +11,13 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from rich.console import Console
 
-from piebench_masks.audit import QUIRKS, audit, audit_command, load_tokenizers
+from piebench_masks.audit import (
+    QUIRKS,
+    audit,
+    audit_command,
+    load_tokenizers,
+    touched_samples,
+)
 from piebench_masks.cli import CONF
 from piebench_masks.data.rle import to_coco
 from piebench_masks.data.sample import Sample
@@ -51,7 +57,9 @@ def found(tmp_path: Path) -> Found:
         Image.new(mode, size).save(tmp_path / "image.png")
         rle = None if mask is None else to_coco(mask)
         sample = Sample("s1", "image.png", source, target, "", "Random", "", rle, None, "")
-        table = audit([sample], lambda s: tmp_path / s.image_path, tokenize, tokenize_2, MAX_TOKENS)
+        picture = tmp_path / "image.png"
+        touched = touched_samples([sample], lambda _: picture, tokenize, tokenize_2, MAX_TOKENS)
+        table = audit(touched, 1)
         assert list(table.frame["n"]) == [len(ids.split()) for ids in table.frame["samples"]]
         return {name for name, n in zip(QUIRKS, table.frame["n"], strict=True) if n}
 

@@ -89,8 +89,12 @@ def test_a_model_that_cannot_be_had_is_told_in_four_lines(
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = command(tmp_path, "model.id=nobody/nothing", "limit=1")
     first, where, remedy, cause = done.stderr.splitlines()
-    assert first.startswith("Error: Model nobody/nothing (revision")
-    assert "looked for" in where and "model.cache_dir" in remedy and "the cause: " in cause
+    assert first.startswith("Error: Model nobody/nothing (variant")
+    assert (
+        "looked for: nobody/nothing, revision" in where
+        and "model.cache_dir" in remedy
+        and "the cause: " in cause
+    )
 
 
 METHOD = """

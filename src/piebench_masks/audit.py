@@ -3,7 +3,7 @@
 Reads prompts, tokenizers, image headers and annotated masks; runs no model.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -67,14 +67,14 @@ QUIRKS: dict[str, Quirk] = {
 """methods.md's others touch every sample alike, or cannot be known without a model's map."""
 
 
-def audit(
+def touched_samples(
     samples: Sequence[Sample],
     image: Callable[[Sample], Path],
     tokenize: Tokenize,
     tokenize_2: Tokenize,
     max_tokens: int,
-) -> Table:
-    """A row for each of ``QUIRKS`` with the number, share and ids of the samples it touches.
+) -> dict[str, list[str]]:
+    """By each of ``QUIRKS`` the ids of the samples that it touches.
 
     image: a sample's image file, of which the header is read; max_tokens: what the text encoders
     see. Whether a mask's run was cut at the end of the image is not known to a parsed sample.
@@ -84,12 +84,20 @@ def audit(
         prompt_quirks = _prompt_quirks(sample, tokenize, tokenize_2, max_tokens)
         for name in (*prompt_quirks, *_image_quirks(image(sample)), *_mask_quirks(sample)):
             touched[name].append(sample.id)
+    return touched
+
+
+def audit(touched: Mapping[str, Sequence[str]], count: int) -> Table:
+    """A row for each of ``QUIRKS`` with the number, share and ids of the samples it touches.
+
+    touched: as ``touched_samples`` finds them among ``count`` samples.
+    """
     rows = [
-        (*quirk, len(touched[name]), len(touched[name]) / len(samples), " ".join(touched[name]))
+        (*quirk, len(touched[name]), len(touched[name]) / count, " ".join(touched[name]))
         for name, quirk in QUIRKS.items()
     ]
     return Table(
-        title=f"Quirks of the reference in {len(samples)} samples",
+        title=f"Quirks of the reference in {count} samples",
         frame=pd.DataFrame(rows, columns=["quirk", *Quirk._fields[1:], "n", "share", "samples"]),
         formats={
             "quirk": Format("Quirk"),
@@ -149,11 +157,11 @@ def audit_command(cfg: Settings, console: Console) -> int:
     for stem, one in {"audit": run, "audit_against": _against(cfg)}.items():
         if one is not None:
             samples = parse(one, console).samples
-            quirks = audit(samples, _files(one), *tokenizers)
-            long = quirks.frame["samples"][list(QUIRKS).index("long")].split()
-            contents = contents_table(one.cfg.dataset.name, samples, one.edit_types, long)
-            tables |= {f"{stem}_contents": contents, stem: quirks}
-            names.append(one.cfg.dataset.name)
+            touched = touched_samples(samples, _files(one), *tokenizers)
+            name = one.cfg.dataset.name
+            contents = contents_table(name, samples, one.edit_types, touched["long"])
+            tables |= {f"{stem}_contents": contents, stem: audit(touched, len(samples))}
+            names.append(name)
             held.append(samples)
     if len(held) == 2:
         both = tables["audit_contents"], tables["audit_against_contents"]

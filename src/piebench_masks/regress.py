@@ -26,7 +26,7 @@ from piebench_masks.report.regression import (
 from piebench_masks.run import Run
 from piebench_masks.settings import Settings
 from piebench_masks.stages.parse import parse
-from piebench_masks.stages.score_edits import edit_columns
+from piebench_masks.stages.score_edits import protocol_columns
 from piebench_masks.stages.scores import edit_scores, mask_scores
 
 FEW = 10
@@ -56,7 +56,7 @@ def regress(cfg: Settings, console: Console) -> int:
     samples = parse(run, Console(quiet=True)).samples
     thresholds = {name: method.threshold for name, method in run.methods.items()}
     scores = mask_scores(run, samples), edit_scores(run, samples)
-    current = series(*scores, edit_columns(run), thresholds)
+    current = series(*scores, protocol_columns(run, run.protocol), thresholds)
     if baseline is None:
         origin = provenance() | {"model": run.identity("model"), "device": str(run.device)}
         origin["protocol"] = described_protocol(run)

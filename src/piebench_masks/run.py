@@ -277,11 +277,6 @@ class Run:
                 labels.setdefault(protocol_name, {})[name] = label
         return scorers, labels
 
-    @functools.cached_property
-    def metrics(self) -> dict[str, Metric]:
-        """The editing metrics of the first protocol by name, on this run's device."""
-        return {name: self.scorers[name].metric for name in self.cfg.metrics}
-
 
 def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run, P], T]:
     """The function with a cache in each run: for folders and their keys, which are asked for with

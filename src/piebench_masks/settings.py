@@ -32,6 +32,9 @@ IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
 Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
+LEVELS: tuple[Knows, ...] = get_args(Knows)
+"""What a mask or an edit may know of the answer, from the least to the most; what is not known may
+be all."""
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
 EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'"}

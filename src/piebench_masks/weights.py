@@ -23,6 +23,12 @@ class WeightsError(BenchmarkError):
     """A network's weights could not be loaded; the message says what, where and what to do."""
 
 
+def sought(id: str, revision: str | None, cache_dir: str | None) -> str:
+    """Where a network named by ``id`` is looked for, as `loading` says it."""
+    cache = cache_dir or "the Hugging Face default"
+    return f"{id}, revision {revision}, in the cache ({cache}), then online"
+
+
 @contextmanager
 def loading(what: str, *, where: str, remedy: str) -> Iterator[None]:
     """Turn what hubs, sockets and files raise into one :class:`WeightsError`."""

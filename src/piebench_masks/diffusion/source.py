@@ -13,7 +13,7 @@ from pathlib import Path
 from piebench_masks.diffusion.pipelines import INDEX, read_index
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
-from piebench_masks.weights import first_cause
+from piebench_masks.weights import first_cause, sought
 
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
 """Parts of a pipeline that no backbone and no editor looks at."""
@@ -67,8 +67,8 @@ def resolve_model(
         )
     except Exception as error:  # the hub client raises a dozen unrelated types
         raise BenchmarkError(
-            f"Model {id} (revision {revision}, variant {variant}) could not be loaded.\n"
-            f"  looked for: in the cache ({cache_dir or 'the Hugging Face default'}), then online\n"
+            f"Model {id} (variant {variant}) could not be loaded.\n"
+            f"  looked for: {sought(id, revision, cache_dir)}\n"
             f"  what to do: check the network and the name, set {setting}.cache_dir to a cache "
             f"that holds it, or {setting}.id to a local folder\n"
             f"  the cause: {first_cause(error)}"

@@ -21,7 +21,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import NO_OUTPUT
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.record import Record
-from piebench_masks.weights import loading, quiet, weights_folder
+from piebench_masks.weights import loading, quiet, sought, weights_folder
 
 Words = Literal["blended", "changed", "prompt"]
 """What is looked for: the half of PIE-Bench's blended words that names the source; the words of the
@@ -123,10 +123,9 @@ class Segmenter(MapMethod):
             return weights_folder(model, revision=self.revision, cache_dir=self.cache_dir)
 
     def _loading(self, model: str) -> Any:
-        cache = self.cache_dir or "the Hugging Face default"
         return loading(
             f"The segmenter of {type(self).__name__}",
-            where=f"{model}, revision {self.revision}, in the cache ({cache}), then online",
+            where=sought(model, self.revision, self.cache_dir),
             remedy="check the network and the name; where the hub asks for it, accept the model's "
             "terms on its page and log in (hf auth login); or give a local folder in its place",
         )

@@ -16,7 +16,7 @@ from PIL import Image
 from piebench_masks.identity import NO_OUTPUT
 from piebench_masks.metrics.case import EditCase
 from piebench_masks.metrics.column import Column
-from piebench_masks.weights import loading, quiet, weights_folder
+from piebench_masks.weights import loading, quiet, sought, weights_folder
 
 QUESTION = (
     "The first picture was edited, the second is the result. The first is described by "
@@ -132,8 +132,7 @@ class Judge:
     def _loading(self) -> Any:
         return loading(
             "The judge",
-            where=f"{self.model}, revision {self.revision}, in the cache "
-            f"({self.cache_dir or 'the Hugging Face default'}), then online",
+            where=sought(self.model, self.revision, self.cache_dir),
             remedy="check the network and the name, or set metrics.judge.model to a local folder",
         )
 

@@ -16,25 +16,28 @@ from piebench_masks.report.table import Format, Table
 TINY = 0.01
 """Share of the picture below which an annotated mask is called tiny."""
 COUNTS = {
-    "n": "number of samples",
-    "no_mask": "without an annotated mask",
-    "full": "the mask is the whole picture: nothing of the background can be scored",
-    "empty": "the mask has no pixel: nothing of the edit can be scored",
-    "tiny": f"the mask covers less than {TINY:.0%} of the picture, and something",
-    "brackets": "a prompt marks changed words by brackets",
-    "long": "a prompt is longer than the model sees",
-    "no_word": "without blended words",
+    "n": Format("n", digits=0, meaning="number of samples"),
+    "no_mask": Format("No mask", digits=0, meaning="without an annotated mask"),
+    "full": Format(
+        "Full mask",
+        digits=0,
+        meaning="the mask is the whole picture: nothing of the background can be scored",
+    ),
+    "empty": Format(
+        "Empty mask",
+        digits=0,
+        meaning="the mask has no pixel: nothing of the edit can be scored",
+    ),
+    "tiny": Format(
+        "Tiny mask",
+        digits=0,
+        meaning=f"the mask covers less than {TINY:.0%} of the picture, and something",
+    ),
+    "brackets": Format("Brackets", digits=0, meaning="a prompt marks changed words by brackets"),
+    "long": Format("Long prompt", digits=0, meaning="a prompt is longer than the model sees"),
+    "no_word": Format("No blended word", digits=0, meaning="without blended words"),
 }
-HEADERS = {
-    "n": "n",
-    "no_mask": "No mask",
-    "full": "Full mask",
-    "empty": "Empty mask",
-    "tiny": "Tiny mask",
-    "brackets": "Brackets",
-    "long": "Long prompt",
-    "no_word": "No blended word",
-}
+AREA = Format("Mask area %", digits=1, scale=100, meaning="mean share of the picture")
 
 
 def contents_table(
@@ -56,8 +59,8 @@ def contents_table(
         frame=pd.DataFrame(rows),
         formats={
             "edit_type": Format("Edit type"),
-            **{key: Format(HEADERS[key], digits=0, meaning=COUNTS[key]) for key in COUNTS},
-            "area": Format("Mask area %", digits=1, scale=100, meaning="mean share of the picture"),
+            **COUNTS,
+            "area": AREA,
         },
         notes=("Masks are as annotated, without the frame that the benchmark sets.",),
         sections=frozenset({len(rows) - 1}),
@@ -67,15 +70,16 @@ def contents_table(
 def difference_table(names: tuple[str, str], tables: tuple[Table, Table]) -> Table:
     """Two of ``contents_table`` beside each other: a row an edit type and what is counted."""
     one, two = (table.frame.set_index("edit_type") for table in tables)
+    formats = {**COUNTS, "area": AREA}
     rows = [
         {
             "edit_type": label,
-            "what": "Mask area %" if key == "area" else HEADERS[key],
+            "what": formats[key].header,
             "first": _value(one, label, key),
             "second": _value(two, label, key),
         }
         for label in dict.fromkeys([*one.index, *two.index])
-        for key in ((*COUNTS, "area") if label in one.index and label in two.index else ("n",))
+        for key in (formats if label in one.index and label in two.index else ("n",))
         if not _same(_value(one, label, key), _value(two, label, key))
     ]
     frame = pd.DataFrame(rows, columns=["edit_type", "what", "first", "second"])

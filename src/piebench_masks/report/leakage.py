@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from piebench_masks.report.methods import learned_methods
+from piebench_masks.settings import LEVELS
 
-LEVELS = ("nothing", "prompts", "word", "instruction", "type", "annotation", "unknown")
-"""From the least to the most; what is not known may be all."""
 FIXED, SEEN = "fixed", "these samples"
 """How a threshold was chosen: in advance, or by the best mean Dice on the samples of the table."""
 WITHIN = "Best values are marked among rows that know the same."

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from piebench_masks.metrics.segmentation import COLUMNS
-from piebench_masks.report.leakage import LEVELS, by_level
+from piebench_masks.report.leakage import by_level
 from piebench_masks.report.methods import (
     BASELINES,
     TRIVIAL,
@@ -59,7 +59,7 @@ def dice_table(
         frame[f"{method}_low"], frame[f"{method}_high"] = ends[:, :, column].T
     learned = learned_methods(methods)
     best = set()
-    for level in by_level(knows.get(name, LEVELS[0]) for name in learned):
+    for level in by_level(knows.get(name, "nothing") for name in learned):
         ranking = list(np.array(learned)[level])
         for row, values in enumerate(frame[ranking].round(2).to_numpy()):
             best |= {(row, method) for method in best_labels(pd.Series(values, ranking), "up")}

@@ -92,9 +92,9 @@ class StoredSamples:
 
     def _row(self, sample: Sample, pick: str) -> GalleryRow:
         run = self.run
-        case = edit_case(run, sample, run.protocols[run.protocol].casing)
+        source = load_image(image_file(run, sample.image_path))
+        case = edit_case(run, sample, run.protocols[run.protocol].casing, source)
         size = (case.source.shape[0], case.source.shape[1])
-        shape = load_image(image_file(run, sample.image_path)).shape
         stored = {name: read_map(run, name, sample) for name in self.methods}
         soft_maps = {name: soft_map for name, soft_map in stored.items() if soft_map is not None}
         binarizers = {name: BINARIZERS[self.methods[name].binarizer] for name in soft_maps}
@@ -108,7 +108,7 @@ class StoredSamples:
             for name, soft_map in soft_maps.items()
         }
         edits = {
-            self._label(variant): resized(read_edit(run, sample, variant, shape), size)
+            self._label(variant): resized(read_edit(run, sample, variant, source.shape), size)
             for variant in self._shown_variants(sample, {*soft_maps, "oracle"})
         }
         scores = self._edit_scores.get(sample.id, {})

@@ -28,7 +28,7 @@ from piebench_masks.report.table import Table
 from piebench_masks.report.unchanged import all_there, read_index, report_digest
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
-from piebench_masks.stages.score_edits import edit_columns, protocol_columns
+from piebench_masks.stages.score_edits import protocol_columns
 from piebench_masks.stages.scores import (
     edit_scores,
     editor_levels,
@@ -74,7 +74,7 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         edits=edits,
         costs=measured_costs(run, samples, edits),
         map_costs=measured_map_costs(run, samples),
-        columns=edit_columns(run),
+        columns=protocol_columns(run, run.protocol),
         defaults={name: method.threshold for name, method in run.methods.items()},
         knows={name: method.knows for name, method in run.methods.items()},
         told=editor_levels(run),

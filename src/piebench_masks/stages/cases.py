@@ -13,11 +13,12 @@ from piebench_masks.run import Run
 from piebench_masks.stages.latents import image_file
 
 
-def edit_case(run: Run, sample: Sample, casing: Casing) -> EditCase:
-    """A sample's images at the size that is asked for, that of its source where it has no mask."""
-    path, target = image_file(run, sample.image_path), sample.target_image_path
-    part = edited_part(sample, casing)
-    source = load_image(path)
+def edit_case(run: Run, sample: Sample, casing: Casing, source: NDArray[np.uint8]) -> EditCase:
+    """A sample's images at the size that is asked for, that of its source where it has no mask.
+
+    source: its picture [H,W,3].
+    """
+    target, part = sample.target_image_path, edited_part(sample, casing)
     height, width, _ = source.shape
     if isinstance(casing.size, int):
         scale = casing.size / min(height, width)

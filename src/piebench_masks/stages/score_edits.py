@@ -65,16 +65,10 @@ def score_item(run: Run, sample: Sample, editor: str, scorer: str) -> str:
 
 @once
 def protocol_columns(run: Run, protocol: str) -> dict[str, Column]:
-    """The columns of all metrics under a protocol."""
+    """The columns of all metrics under a protocol, in the order of the settings."""
     return all_columns(
         {name: run.scorers[label].metric for name, label in run.scorers_under(protocol).items()}
     )
-
-
-@once
-def edit_columns(run: Run) -> dict[str, Column]:
-    """The columns of all metrics under the first protocol, in the order of the settings."""
-    return all_columns(run.metrics)
 
 
 @dataclass(frozen=True)
@@ -138,12 +132,12 @@ class EditScores:
 
     def _load(self, work: Work, pool: ThreadPoolExecutor) -> LoadedEdits:
         casings = {self.run.scorers[s].casing for unscored in work.todo for s in unscored.scorers}
-        cases = {casing: edit_case(self.run, work.sample, casing) for casing in casings}
-        shape = load_image(image_file(self.run, work.sample.image_path)).shape
+        source = load_image(image_file(self.run, work.sample.image_path))
+        cases = {casing: edit_case(self.run, work.sample, casing, source) for casing in casings}
 
         def read(unscored: Unscored) -> NDArray[np.uint8] | BenchmarkError:
             try:
-                return read_edit(self.run, work.sample, unscored.edit, shape)
+                return read_edit(self.run, work.sample, unscored.edit, source.shape)
             except BenchmarkError as error:
                 return error
 

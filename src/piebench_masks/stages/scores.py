@@ -8,7 +8,7 @@ import pandas as pd
 from piebench_masks.data.sample import Sample
 from piebench_masks.metrics import texts_of
 from piebench_masks.run import Run
-from piebench_masks.settings import EXTERNAL, RECONSTRUCTION
+from piebench_masks.settings import EXTERNAL, LEVELS, RECONSTRUCTION, Knows
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
@@ -74,11 +74,12 @@ def scored_samples(run: Run, samples: Sequence[Sample], protocol: str) -> list[S
 def _edit_scores(
     run: Run, samples: Sequence[Sample], variants: Variants, editor: str, protocol: str
 ) -> pd.DataFrame:
+    digest = run.protocol_digest(protocol)
     variant_rows = [
         {
             "sample": sample.id,
             "protocol": protocol,
-            "protocol_digest": run.protocol_digest(protocol),
+            "protocol_digest": digest,
             "editor": variant.editor,
             "method": variant.method,
             "threshold": variant.threshold,
@@ -114,10 +115,10 @@ def _edit_scores(
 
 def editor_levels(run: Run) -> dict[str, str]:
     """What each editor is told beside its mask; of those made elsewhere what their user states."""
-    levels = {}
+    levels: dict[str, str] = {}
     for name, editor in run.editors.items():
-        told = [level for level, fields in TOLD.items() if {*fields} & {*editor.reads}]
-        levels[name] = told[-1] if told else "nothing"
+        told = [level for field, level in TOLD.items() if field in editor.reads]
+        levels[name] = max(["nothing", *told], key=LEVELS.index)
     if external := run.section("editor").get(EXTERNAL):
         methods = others(run)[1]
         stated = external.get("knows") or {}
@@ -125,8 +126,12 @@ def editor_levels(run: Run) -> dict[str, str]:
     return levels
 
 
-TOLD = {"prompts": ["prompts"], "word": ["blended_word"], "instruction": ["instruction"]}
-"""Fields that an editor reads, by the leak level that they give it, the lowest first."""
+TOLD: dict[str, Knows] = {
+    "prompts": "prompts",
+    "blended_word": "word",
+    "instruction": "instruction",
+}
+"""The leak level of an editor that reads a field."""
 
 
 def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:

@@ -159,12 +159,13 @@ def test_the_tables_are_of_the_first_protocol_and_say_which(start: Start, data: 
     scores = pd.read_parquet(one / "edit_scores.parquet")
     assert set(scores["protocol"]) == {"box"} and scores["protocol_digest"].nunique() == 1
     assert (
-        f"Protocol: box ({scores['protocol_digest'][0]})."
+        f"Protocol: box ({scores['protocol_digest'][0]}; part box)."
         in (one / "tables" / "editing.md").read_text()
     )
     assert not (one / "protocol_scores.parquet").exists()
     table = pd.read_csv(both / "tables" / "protocols.csv")
     assert set(table["protocol"]) == {"box", "official"}
+    assert table[["score", "edit"]].notna().all(axis=None)  # shown once, written in every row
     rows = table[(table["metric"] == "mse_unedit_part")].set_index("protocol")
     found = {name: scores_of(both, name, "mse_unedit_part") for name in ("box", "official")}
     change = found["official"].mean() - found["box"].mean()

@@ -49,6 +49,12 @@ def test_several_runs_stand_beside_each_other(folder: Path) -> None:
     ]
     (line,) = [line for line in done.stdout.splitlines() if all(f"{d:.4f}" in line for d in dice)]
     assert "ours" in line and line.index(f"{dice[0]:.4f}") < line.rindex(f"{dice[1]:.4f}")
+    column = runs[0].tables["editing"].column_of("background")
+    assert column is not None
+    shown = runs[0].tables["editing"].formats[column]
+    assert f"Edits: {shown.header}" in done.stdout  # in the unit that its header names
+    value = runs[0].tables["editing"].frame.set_index("method").loc["ours", column]
+    assert f"{value * shown.scale:.{(shown.digits or 0) + 1}f}" in done.stdout
 
 
 def test_runs_of_several_protocols_are_refused(folder: Path) -> None:

@@ -91,6 +91,13 @@ class Protocol(Section):
     def casing(self) -> Casing:
         return Casing(self.size, self.border, self.part, self.brackets)
 
+    @property
+    def unusual(self) -> str:
+        """The switches that differ from the official protocol's, in words."""
+        official = Protocol().plain()
+        switches = self.plain().items()
+        return ", ".join(f"{name} {value}" for name, value in switches if value != official[name])
+
     def scored_types(self, edit_types: Sequence[str], name: str) -> list[str]:
         """Which of the data set's edit types are scored; BenchmarkError where one is none of it."""
         if self.edit_types == "all":
@@ -110,4 +117,4 @@ class Protocol(Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-ConfigStore.instance().store("switches", defaults(Protocol), "protocol")
+ConfigStore.instance().store("switches", defaults(Protocol))

@@ -17,13 +17,14 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.report.methods import editors_of
 from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, for_terminal, read_run
-from piebench_masks.report.table import Table
+from piebench_masks.report.table import Format, Table
 
 USAGE = """piebench-masks show results/RUN [results/RUN ...]
 
 One run: its tables. Several: their Dice and edits beside each other."""
 ROLES = ("background", "edit", "target")
 """What is compared of the edits of several runs."""
+DICE = Format("Dice", digits=3)
 
 
 def show_runs(folders: Sequence[Path], console: Console) -> None:
@@ -89,15 +90,14 @@ def _side_by_side(runs: Mapping[str, Results]) -> list[RichTable]:
         for column in dict.fromkeys(name for name in columns.values() if name is not None):
             scored = {name: table for name, table in edits.items() if column in table.formats}
             values = {n: _values(table, column, methods[n]) for n, table in scored.items()}
-            lower = next(iter(scored.values())).formats[column].direction == "down"
-            tables.append(_compared(f"Edits: {column}", list(runs), values, lower_is_better=lower))
+            shown = next(iter(scored.values())).formats[column]
+            tables.append(_compared(f"Edits: {shown.header}", list(runs), values, shown))
     masks = {
         n: run.tables["mask_methods"] for n, run in runs.items() if "mask_methods" in run.tables
     }
     values = {name: _values(table, "dice", table.frame["method"]) for name, table in masks.items()}
-    tables.append(
-        _compared("Dice, at each run's best threshold", list(runs), values, lower_is_better=False)
-    )
+    title = "Dice ↑, at each run's best threshold"
+    tables.append(_compared(title, list(runs), values, DICE))
     return [table for table in tables if table.row_count]
 
 
@@ -107,18 +107,19 @@ def _values(table: Table, column: str, methods: pd.Series) -> pd.Series:
 
 
 def _compared(
-    title: str, runs: Sequence[str], values: Mapping[str, pd.Series], *, lower_is_better: bool
+    title: str, runs: Sequence[str], values: Mapping[str, pd.Series], shown: Format
 ) -> RichTable:
     methods = dict.fromkeys(str(method) for of_run in values.values() for method in of_run.index)
     table = RichTable(title=Text(title))
     table.add_column("Mask")
     for name in runs:
         table.add_column(Text(name), justify="right")
+    digits = (shown.digits or 0) + 1  # runs differ by less than methods do
     for method in methods:
         row = {n: float(v[method]) for n, v in values.items() if pd.notna(v.get(method))}
-        best = (min if lower_is_better else max)(row.values(), default=None)
+        best = (min if shown.direction == "down" else max)(row.values(), default=None)
         cells = [
-            Text(f"{row[name]:.4f}", "bold green" if row[name] == best else "")
+            Text(f"{row[name] * shown.scale:.{digits}f}", "bold green" if row[name] == best else "")
             if name in row
             else Text("–")
             for name in runs

@@ -85,12 +85,11 @@ def difference_table(names: tuple[str, str], tables: tuple[Table, Table]) -> Tab
     frame = pd.DataFrame(rows, columns=["edit_type", "what", "first", "second"])
     first = frame["edit_type"] != frame["edit_type"].shift()
     sections = frozenset(int(row) for row in frame.index[first][1:])
-    frame["edit_type"] = frame["edit_type"].where(first, "")
     return Table(
         title=f"Where {names[0]} and {names[1]} differ",
         frame=frame,
         formats={
-            "edit_type": Format("Edit type"),
+            "edit_type": Format("Edit type", once=True),
             "what": Format("What"),
             "first": Format(names[0], digits=1),
             "second": Format(names[1], digits=1),

@@ -11,6 +11,7 @@ import pandas as pd
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.edit_tables import cost_table, editing_table, editor_table
+from piebench_masks.report.leakage import FIXED, SEEN, threshold_choices
 from piebench_masks.report.mask_tables import dice_table, method_table, threshold_table
 from piebench_masks.report.methods import (
     at_thresholds,
@@ -27,10 +28,11 @@ from piebench_masks.report.worth import gains, worth_sentence, worth_table
 
 MEASURED = ("cost", "overview")
 """Tables with seconds, the only numbers that a run does not repeat."""
-THRESHOLDS = (
-    "Thresholds: the best mean Dice on these very samples among those edited under (where there is "
-    "none, the nearest to the method's own)."
-)
+THRESHOLDS = {
+    FIXED: "Fixed thresholds were set in advance.",
+    SEEN: "Thresholds chosen on these very samples have the best mean Dice of those edited under "
+    "(where no mask was scored, they are the nearest to the method's own).",
+}
 
 
 @dataclass(frozen=True)
@@ -76,16 +78,18 @@ def result_tables(scores: Scores) -> dict[str, Table]:
     edits, columns, thresholds = scores.edits, scores.columns, scores.edited_thresholds
     tables = {}
     if len(edits):
-        if len(scores.protocols) > 1:
-            tables["protocols"] = protocol_table(scores.protocols, thresholds)
+        chosen = {*threshold_choices(edits).values()}
+        how = [note for choice, note in THRESHOLDS.items() if choice in chosen]
         if scores.gains:
             tables["worth"] = worth_table(scores.gains, columns)
-        tables["editing"] = editing_table(edits, columns, thresholds, scores.knows, scores.told)
-        tables["editing"] = tables["editing"].noted(THRESHOLDS)
+        editing = editing_table(edits, columns, thresholds, scores.knows, scores.told)
+        tables["editing"] = editing.noted(*how)
         if len(scores.costs):
             tables["cost"] = cost_table(scores.costs)
         if len(editors_of(edits)) > 1:
-            tables["editors"] = editor_table(edits, columns, thresholds).noted(THRESHOLDS)
+            tables["editors"] = editor_table(edits, columns, thresholds).noted(*how)
+        if len(scores.protocols) > 1:
+            tables["protocols"] = protocol_table(scores.protocols, thresholds)
     if len(scores.masks):
         tables["thresholds"] = threshold_table(scores.masks, scores.defaults)
         tables["mask_methods"] = method_table(scores.masks, knows=scores.knows)

@@ -67,7 +67,6 @@ def protocol_table(
     columns = dict.fromkeys(name for scores in protocols.values() for name in scores.columns)
     frame = _ordered(frame, list(columns), list(protocols))
     start = frame[["metric", "edit"]].ne(frame[["metric", "edit"]].shift()).any(axis=1)
-    frame[["score", "edit"]] = frame[["score", "edit"]].where(start, "")
     return Table(
         title="The same edits under several protocols",
         frame=frame,
@@ -85,8 +84,8 @@ def protocol_table(
 
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 FORMATS = {
-    "score": Format("Score"),
-    "edit": Format("Edit"),
+    "score": Format("Score", once=True),
+    "edit": Format("Edit", once=True),
     "protocol": Format("Protocol"),
     "digest": Format("digest", meaning="of all its switches and metrics", secondary=True),
     "n": Format("n", digits=0, meaning="number of samples with a value"),

@@ -38,6 +38,7 @@ class Format:
 
     ``interval`` names two columns of the same frame with the ends of a confidence interval.
     meaning: the heading explained. secondary: a narrow terminal does without the column.
+    once: shown in the first row of each section only.
     role, direction: of the column that stands for a role (``metrics.column.Role``), what it stands
     for and which values are better.
     """
@@ -48,6 +49,7 @@ class Format:
     interval: tuple[str, str] | None = None
     meaning: str = ""
     secondary: bool = False
+    once: bool = False
     role: str | None = None
     direction: Literal["up", "down"] | None = None
 
@@ -87,6 +89,8 @@ class Table:
 
     def _text(self, row: int, name: str) -> str:
         shown, values = self.formats[name], self.frame.iloc[row]
+        if shown.once and row not in {0, *self.sections}:
+            return ""
         if pd.isna(values[name]):
             return MISSING
         if shown.digits is None:

@@ -78,7 +78,7 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         defaults={name: method.threshold for name, method in run.methods.items()},
         knows={name: method.knows for name, method in run.methods.items()},
         told=editor_levels(run),
-        protocol=f"{run.protocol} ({run.protocol_digest(run.protocol)})",
+        protocol=_protocol_label(run),
         protocols={
             name: ProtocolScores(
                 run.protocol_digest(name),
@@ -88,6 +88,12 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
             for name in run.protocols
         },
     )
+
+
+def _protocol_label(run: Run) -> str:
+    """Name, digest and unusual switches of the protocol that the tables are of."""
+    digest, unusual = run.protocol_digest(run.protocol), run.protocols[run.protocol].unusual
+    return f"{run.protocol} ({digest}{f'; {unusual}' if unusual else ''})"
 
 
 def write_report(run: Run, samples: Sequence[Sample], computed: Outcome) -> Report:
@@ -142,7 +148,7 @@ def _draw(
         cfg.model.name if run.editors else None,
         Counter(sample.edit_type for sample in samples),
         cfg.compat,
-        run.protocol,
+        run.protocols[run.protocol].unusual,
     )
     warnings = mixed_notes(origin["items"])
     tables = {stem: table.noted(*warnings) for stem, table in result_tables(scores).items()}

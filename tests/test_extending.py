@@ -34,7 +34,7 @@ TOY = (
     f"+editor.tint._target_=my_editor.Tint metrics=shapes {WITHOUT_REPORT}"
 )
 TOY_FOLDER = """mkdir -p toy && echo '{"_class_name": "Toy"}' > toy/model_index.json"""
-METRICS = 4
+METRICS = 5
 """Those of metrics=shapes."""
 
 

@@ -4,6 +4,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from executors.conftest import SMALL
@@ -24,17 +26,21 @@ def stopped(how: signal.Signals, data: Path, folder: Path, *overrides: str) -> N
         # In a background job of a shell Ctrl-C is ignored, and so it would be in all below.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    working = until(lambda: any(folder.glob("artifacts/maps/*/*.safetensors")))
-    assert working, process.communicate(timeout=1)
-    below = workers(process.pid)
-    assert len(below) == 2
-    if how is signal.SIGINT:
-        below = descendants(process.pid)
-        os.killpg(process.pid, how)
-    else:  # Ray's own agents take a minute to see it
-        process.kill()
-    assert until(lambda: not any(alive(pid) for pid in below)), "processes are left"
-    output, _ = process.communicate()
-    assert "Traceback" not in output, output
-    if how is signal.SIGINT:
-        assert process.returncode == 130 and "Interrupted" in output
+    try:
+        maps = partial(folder.glob, "artifacts/maps/*/*.safetensors")
+        working = until(lambda: any(maps()) and len(workers(process.pid)) == 2, seconds=180)
+        below = workers(process.pid)
+        assert working, (below, [*maps()], process.poll())
+        if how is signal.SIGINT:
+            below = descendants(process.pid)
+            os.killpg(process.pid, how)
+        else:  # Ray's own agents take a minute to see it
+            process.kill()
+        assert until(lambda: not any(alive(pid) for pid in below)), "processes are left"
+        output, _ = process.communicate()
+        assert "Traceback" not in output, output
+        if how is signal.SIGINT:
+            assert process.returncode == 130 and "Interrupted" in output
+    finally:  # what is left of a failure would count as workers of the next test
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

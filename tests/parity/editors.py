@@ -69,7 +69,11 @@ class EditorGoldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return load_backbone(self.models / "sd1_random", variant="fp16", rows=1, vae_rows=1)
+        return load_backbone(self.folder_of_backbone, variant="fp16", rows=1, vae_rows=1)
+
+    @property
+    def folder_of_backbone(self) -> Path:
+        return self.models / "sd1_random"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from piebench_masks.diffusion.backbone import Posterior
 from piebench_masks.editing.branches import sample_edits
 from piebench_masks.editing.inversion import Inversion, direct, null_text, with_offsets
 from piebench_masks.editing.prompt_to_prompt import PromptToPrompt
@@ -89,6 +90,10 @@ class MoreCase(EditorCase):
         name = Path(self.facts["image"]).name
         pixels = Image.open(self.goldens.folder / "inputs" / name).convert("RGB")
         return torch.from_numpy(np.array(pixels))[None]
+
+    @property
+    def posterior(self) -> Posterior:  # type: ignore[override]
+        return self.planar_posterior
 
     @cached_property
     def x0(self) -> Tensor:

@@ -26,7 +26,11 @@ from piebench_masks.editing.inversion import Inversion, direct, null_text, with_
 from piebench_masks.editing.prompt_to_prompt import PromptToPrompt
 
 LATENT, RMS, MOST, POOLED = 1e-4, 2e-3, 5e-2, 2e-3
-RMS_OPTIMISED, OFFSET = 1e-2, 1e-3
+OFFSET, OFFSET_SAMPLED = 1e-3, 1e-2
+ENDS = {"": (RMS, MOST), " (sampled source)": (5e-2, 1.0), " (null-text)": (1e-2, 0.5)}
+"""Root mean square and largest difference at the end of an ablation. Where the source branch is
+sampled it amplifies rounding, until a place at the threshold of the local blend falls on its other
+side, which the places around it then see. The steps before agree to the precision of storage."""
 EVERYWHERE = torch.ones(1, 64, 64, dtype=torch.bool)
 
 
@@ -172,9 +176,12 @@ def ablations(case: MoreCase) -> Iterator[Check]:
         if (editor := ablation(name)) is None:
             continue
         inverted = editor.invert(case.backbone, case.sources)
-        optimised = editor.inversion.func is null_text if _is_partial(editor.inversion) else False
-        rms = RMS_OPTIMISED if optimised else RMS
-        family = f"ablations{' (null-text)' * optimised}"
+        assert inverted.trajectory is not None
+        if "null" in name:
+            kind = " (null-text)"
+        else:
+            kind = "" if torch.equal(inverted.trajectory, inverted.x) else " (sampled source)"
+        family, (rms, most) = f"ablations{kind}", ENDS[kind]
         yield from offsets(case, name, editor, inverted, family)
         steering = editor.steering(editor.plans(case.backbone, case.sources), ONE, 16, 64 * 64)
         traced = Traced(steering)
@@ -187,17 +194,16 @@ def ablations(case: MoreCase) -> Iterator[Check]:
             traced,
             guidance=editor.guidance,
         )
-        branches = torch.stack(traced.branches)
-        most = 10 * MOST if optimised else MOST
-        for array, found in (
-            ("final_tar", branches[-1, 1]),
-            ("final_src", branches[-1, 0]),
-        ):
+        source, target = torch.stack(traced.branches).unbind(dim=1)
+        for array, found in (("final_tar", target[-1]), ("final_src", source[-1])):
             yield from final(family, case, f"{name}/{array}", found, rms=rms, most=most)
-        yield from pooled(
-            family, case, f"{name}/final_src_pool4", branches[-1, 0], most if optimised else POOLED
-        )
-        yield from pooled(family, case, f"{name}/step_tar_pool4", branches[:, 1], most)
+        yield from pooled(family, case, f"{name}/final_src_pool4", source[-1], most)
+        yield from pooled(family, case, f"{name}/step_tar_pool4", target, most)
+        if f"{name}/step_tar_pool4" in case.arrays:
+            expected = case.arrays[f"{name}/step_tar_pool4"][:5].float()
+            error = furthest(F.avg_pool2d(target[:5], 4), expected)
+            tolerance = most if "null" in name else POOLED
+            yield Check(f"{family}, first five steps", f"{case.key} {name}", error, tolerance)
 
 
 def offsets(
@@ -207,23 +213,20 @@ def offsets(
     if f"{name}/x_T" in case.arrays:
         error = furthest(inverted.x[0, 0], case.arrays[f"{name}/x_T"])
         yield Check(f"{family}, noisiest latents", f"{case.key} {name}", error, LATENT)
+    limit = OFFSET if family == "ablations" else OFFSET_SAMPLED
     plain = replace(inverted, noise=None, variance=None)
     added = with_offsets(case.backbone, plain, case.conditioning[1], editor.guidance).noise
     assert added is not None
-    yield from pooled(f"{family}, offsets", case, f"{name}/offset_pool4", added[:, 0], POOLED)
+    yield from pooled(f"{family}, offsets", case, f"{name}/offset_pool4", added[:, 0], limit)
     stored = case.found("ablations").get(name, {}).get("offset_rms")
     if stored:
         rms = added[:, 0].square().mean(dim=(1, 2, 3)).sqrt()
         error = furthest(rms, [source for source, _ in stored])
-        yield Check(f"{family}, offsets' rms", f"{case.key} {name}", error, OFFSET)
+        yield Check(f"{family}, offsets' rms", f"{case.key} {name}", error, limit)
         if editor.offsets == "target" and inverted.noise is not None:
             rms = inverted.noise[:, 0].square().mean(dim=(1, 2, 3)).sqrt()
             error = furthest(rms, [target for _, target in stored])
-            yield Check(f"{family}, offsets' rms", f"{case.key} {name} target", error, OFFSET)
-
-
-def _is_partial(function: Any) -> bool:
-    return hasattr(function, "func")
+            yield Check(f"{family}, offsets' rms", f"{case.key} {name} target", error, limit)
 
 
 MORE_FAMILIES: tuple[Any, ...] = (ablations,)

@@ -101,9 +101,10 @@ def outside_is_the_sources_own(editor: Editor, backbone: Backbone) -> None:
     editor.edit(watched, sources, inverted, MASKS, OWNER)  # type: ignore[arg-type]
     outside = ~MASKS[:, None].expand(-1, 4, -1, -1)
     for timestep, y in watched.calls:
-        if len(y) == len(MASKS):  # of the edits, and not of their two sources
+        if len(y) >= len(MASKS):  # of the edits, and not of their two sources
             x = inverted.x[inverted.timesteps.index(timestep)][OWNER]
-            assert torch.equal(y[outside], x[outside])
+            for rows in y.split(len(MASKS)):  # with the target and without it
+                assert torch.equal(rows[outside], x[outside])
     assert {timestep for timestep, _ in watched.calls} == set(inverted.timesteps)
 
 

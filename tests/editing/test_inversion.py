@@ -19,7 +19,9 @@ from piebench_masks.editing.inversion import (
     edit_friendly,
     negative_prompt,
     null_text,
+    with_offsets,
 )
+from piebench_masks.errors import BenchmarkError
 
 INVERSIONS: dict[str, Invert] = {
     "ddim": ddim,
@@ -27,6 +29,10 @@ INVERSIONS: dict[str, Invert] = {
     "negative_prompt": negative_prompt,
     "null_text": partial(null_text, inner_steps=2),
     "edit_friendly": partial(edit_friendly, skip=0.25),
+    "damped": partial(direct, scale=0.4),
+    "interval": partial(direct, interval=2),
+    "guided": partial(direct, inverse_guidance=2.5),
+    "single_branch": partial(null_text, inner_steps=2, single_branch=True),
 }
 every = pytest.mark.parametrize("inversion", INVERSIONS.values(), ids=INVERSIONS.keys())
 
@@ -61,6 +67,11 @@ def test_other_samples_their_order_and_the_size_of_blocks_change_nothing(
     for row in (0, 1):
         alone = inverted(two, inversion, [row], steps=3)
         torch.testing.assert_close(alone.x[:, 0], together.x[:, row], atol=1e-4, rtol=1e-4)
+        if together.trajectory is not None:
+            assert alone.trajectory is not None
+            torch.testing.assert_close(
+                alone.trajectory[:, 0], together.trajectory[:, row], atol=1e-4, rtol=1e-4
+            )
         for mine, theirs in zip(alone.negative, together.negative, strict=True):
             torch.testing.assert_close(mine.hidden[0], theirs.hidden[row], atol=1e-4, rtol=1e-4)
         assert alone.nfe[0] == together.nfe[row]
@@ -103,6 +114,55 @@ def test_direct_follows_the_inversion_itself(tiny: Backbone) -> None:
     assert found.trajectory is not None and torch.equal(found.trajectory, plain.x)
 
 
+def test_a_share_of_the_way_back_lies_between_guided_sampling_and_the_inversion(
+    tiny: Backbone,
+) -> None:
+    none, some, whole = (
+        inverted(tiny, partial(direct, scale=scale), [0, 1]) for scale in (0.0, 0.4, 1.0)
+    )
+    assert none.trajectory is not None and some.trajectory is not None
+    assert whole.trajectory is not None and torch.equal(whole.trajectory, whole.x)
+    guided = sampled(tiny, inverted(tiny, ddim, [0, 1]), _source(tiny), 3.0)
+    torch.testing.assert_close(none.trajectory[-1], guided, atol=1e-3, rtol=1e-3)
+    between = 0.6 * none.trajectory[1] + 0.4 * whole.trajectory[1]
+    torch.testing.assert_close(some.trajectory[1], between)
+    assert not torch.isclose(some.trajectory[-1], some.x[-1], atol=1e-2).all()
+
+
+def test_between_two_returns_the_source_branch_is_sampled(tiny: Backbone) -> None:
+    found = inverted(tiny, partial(direct, interval=3), [0, 1], steps=5)
+    assert found.trajectory is not None
+    pairs = zip(found.trajectory[1:], found.x[1:], strict=True)
+    assert [torch.equal(*pair) for pair in pairs] == [True, False, False, True, False]
+    assert (found.nfe == 5 + 2 * 3).all()
+    with pytest.raises(BenchmarkError, match=r"inversion\.interval is 0"):
+        inverted(tiny, partial(direct, interval=0), [0])
+
+
+def test_an_inversion_may_be_guided(tiny: Backbone) -> None:
+    found = inverted(tiny, partial(direct, inverse_guidance=2.5), [0, 1])
+    assert (found.nfe == 8).all()
+    t, empty = torch.full((2,), found.timesteps[-1]), tiny.encode_prompts(["", ""])
+    away, toward = (tiny.predict_noise(found.x[-1], t, text) for text in (empty, _source(tiny)))
+    expected = ddim_step(found.x[-1], away + 2.5 * (toward - away), *found.levels[:-3:-1])
+    torch.testing.assert_close(found.x[-2], expected, atol=1e-4, rtol=1e-4)
+
+
+def test_offsets_lead_guided_steps_along_the_trajectory(tiny: Backbone) -> None:
+    plain, everyone = inverted(tiny, partial(direct, scale=0.4), [0, 1]), torch.arange(2)
+    target = tiny.encode_prompts(laws.two_samples(tiny).target_prompts)
+    found = with_offsets(tiny, plain, target, 3.0)
+    assert (found.nfe == plain.nfe + 2 * 4).all() and found.trajectory is not None
+    for i, timestep in enumerate(found.timesteps):
+        y, t = found.trajectory[i], torch.full((2,), timestep)
+        away = tiny.predict_noise(y, t, found.negative[i])
+        eps = away + 3.0 * (tiny.predict_noise(y, t, target) - away)
+        following = found.step(i, y, eps, everyone)
+        torch.testing.assert_close(following, found.trajectory[i + 1], atol=1e-4, rtol=1e-4)
+    with pytest.raises(BenchmarkError, match="choose inversion=direct"):
+        with_offsets(tiny, inverted(tiny, ddim, [0, 1]), target, 3.0)
+
+
 def test_guidance_away_from_the_source_prompt_is_none(tiny: Backbone) -> None:
     text = _source(tiny)
     plain, found = (inverted(tiny, inversion, [0, 1]) for inversion in (ddim, negative_prompt))
@@ -126,6 +186,19 @@ def test_null_text_stops_where_a_sample_is_reproduced(tiny: Backbone) -> None:
     assert (lenient.nfe == 4 + 4 * (2 + 1)).all()
     strict = inverted(tiny, partial(null_text, inner_steps=3, epsilon=0.0), [0, 1])
     assert (strict.nfe == 4 + 4 * (2 + 3)).all()
+
+
+def test_of_a_single_branch_only_the_source_follows_what_was_optimised(tiny: Backbone) -> None:
+    both, single = (
+        inverted(tiny, partial(null_text, inner_steps=2, single_branch=branch), [0, 1])
+        for branch in (False, True)
+    )
+    assert single.trajectory is not None and both.trajectory is None
+    led = sampled(tiny, both, _source(tiny), 3.0)
+    torch.testing.assert_close(single.trajectory[-1], led, atol=1e-4, rtol=1e-4)
+    empty = tiny.encode_prompts(["", ""]).hidden
+    assert all(torch.equal(text.hidden, empty) for text in single.negative)
+    assert torch.equal(single.nfe, both.nfe)
 
 
 def test_edit_friendly_noise_leads_from_level_to_level(tiny: Backbone) -> None:

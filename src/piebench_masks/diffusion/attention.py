@@ -48,14 +48,14 @@ class Projections:
     """Query, key and value of one layer, for the rows of one U-Net call, computed at first use.
 
     query [rows, heads, Q, d]; key, value [rows, heads, L, d]; L text positions, or the Q places of
-    the picture; scale: 1 / sqrt(d).
+    the picture; context: the hidden states [rows, L, D] of these; scale: 1 / sqrt(d).
     """
 
     def __init__(self, attention: Any, hidden_states: Tensor, text: Tensor | None) -> None:
         self.queries: int = hidden_states.shape[1]
         self.scale: float = attention.scale
         self._attention, self._hidden = attention, hidden_states
-        self._context = hidden_states if text is None else text
+        self.context = hidden_states if text is None else text
 
     @cached_property
     def query(self) -> Tensor:
@@ -63,11 +63,15 @@ class Projections:
 
     @cached_property
     def key(self) -> Tensor:
-        return self._heads(self._attention.to_k(self._context))
+        return self._heads(self._attention.to_k(self.context))
 
     @cached_property
     def value(self) -> Tensor:
-        return self._heads(self._attention.to_v(self._context))
+        return self.value_of(self.context)
+
+    def value_of(self, context: Tensor) -> Tensor:
+        """``value`` of other hidden states [rows, L, D]."""
+        return self._heads(self._attention.to_v(context))
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -99,10 +103,12 @@ class Projections:
 class AttentionControl:
     """May look at every attention layer of one U-Net call and answer in its place.
 
-    ``resnets``: names of the ResNet blocks whose residual it wants to see, too.
+    ``resnets``: names of the ResNet blocks whose residual it wants to see, too. ``differentiable``:
+    whether predictions have a gradient because of its answers.
     """
 
     resnets: tuple[str, ...] = ()
+    differentiable: bool = False
     rows: Tensor
 
     def select(self, rows: Tensor) -> None:

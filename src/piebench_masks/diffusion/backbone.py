@@ -35,6 +35,11 @@ class Posterior:
     def __getitem__(self, index: Tensor | slice | list[int]) -> "Posterior":
         return Posterior(self.mean[index], self.std[index])
 
+    def draw(self, seed: int) -> Tensor:
+        """Latents [B, C, h, w]; every row has the draw that it would get alone."""
+        noise = torch.randn(self.mean.shape[1:], generator=torch.Generator().manual_seed(seed))
+        return self.mean + self.std * noise.to(self.mean.device)
+
 
 @dataclass(frozen=True)
 class Conditioning:
@@ -129,6 +134,7 @@ class Backbone(Protocol):
     ) -> Tensor:
         """eps(z, t, c) for every row; latents [B, C, h, w], timesteps [B] -> [B, C, h, w] float32.
 
-        control: is shown, and may replace, the attention of the B rows, some rows at a time. Has a
-        gradient where the conditioning asks for one.
+        timesteps: may lie between two whole ones. control: is shown, and may replace, the attention
+        of the B rows, some rows at a time. Has a gradient where latents, conditioning or control
+        ask for one.
         """

@@ -194,9 +194,11 @@ class StableDiffusion:
 
         self.counts["unet_rows"] += len(latents)
         index = torch.arange(len(latents), device=self.device)
-        with seen_residuals(self._unet, control), torch.inference_mode(not hidden.requires_grad):
+        differentiable = hidden.requires_grad or latents.requires_grad
+        differentiable |= control is not None and control.differentiable
+        with seen_residuals(self._unet, control), torch.inference_mode(not differentiable):
             return self._unet_blocks.map(
-                predict, index, latents, timesteps.long(), hidden, conditioning.pooled
+                predict, index, latents, timesteps, hidden, conditioning.pooled
             )
 
     def _noise(
@@ -217,7 +219,7 @@ class StableDiffusion:
         ).sample.float()
         if not self._predicts_velocity:
             return prediction
-        alpha = self._alphas.to(self.device)[t].view(-1, 1, 1, 1)
+        alpha = self._alphas.to(self.device)[t.long()].view(-1, 1, 1, 1)
         return alpha.sqrt() * prediction + (1 - alpha).sqrt() * z
 
 

@@ -13,6 +13,7 @@ from piebench_masks.cli import CONF
 from piebench_masks.data import scene
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES
+from piebench_masks.pnp_inversion import METHODS
 from piebench_masks.run import Run
 from piebench_masks.settings import (
     BASELINE_NAMES,
@@ -264,7 +265,8 @@ def test_the_page_of_settings_is_current() -> None:
 def test_the_page_names_every_group_and_option() -> None:
     page = settings_page()
     folders = {path.parent for path in Path(CONF).rglob("*.yaml")} - {Path(CONF)}
-    assert {*DESCRIBED_GROUPS} == {folder.relative_to(CONF).as_posix() for folder in folders}
+    named = {folder.relative_to(CONF).as_posix() for folder in folders} | {METHODS}
+    assert {*DESCRIBED_GROUPS} == named
     for group, option in GROUPS:
         assert f"`{group}={option}`" in page
     for setting in ("`model.few_steps`", "`thresholds`", "`hparams_search.space`", "`image`"):

@@ -73,7 +73,18 @@ COMMANDS = {
     "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
     "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
     "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
-    "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
+    "dataset=shapes name=three": f"{QUICK} model.ddim_steps=2",
+    "piebench-masks experiment=editors": (
+        f"{SMALL} mask=[ours] model.ddim_steps=2 dataset.root=data/shapes devices=null"
+    ),
+    "piebench-masks experiment=table1 dataset.root=/path/to/PIE-Bench": (
+        f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2 "
+        "'methods=[ddim+masactrl,null-text-inversion+p2p,directinversion+pix2pix-zero]'"
+    ),
+    "piebench-masks experiment=pnp_inversion dataset.root=/path/to/PIE-Bench "
+    "'methods=[ddim+p2p,ablation_directinversion_interval_2+p2p]'": (
+        f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2"
+    ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
@@ -145,7 +156,7 @@ ELSEWHERE = {
 """Those that other tests run, and where."""
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
-    r"--config-dir"
+    r"--config-dir|=editors|=table1"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}

@@ -74,6 +74,8 @@ COMMANDS = {
     "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
     "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
     "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
+    "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
+    "name=few_steps": QUICK,
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '

@@ -160,7 +160,7 @@ class LeditsPP(Editor):
                     max_tokens=backbone.max_tokens,
                     compat="exact",
                 )
-                words[b, ("source", "target").index(difference.probe), difference.columns] = 1
+                words[b, ("source", "target").index(difference.probe), list(difference.columns)] = 1
         return Texts(base, concept, words.to(concept.hidden.device))
 
     def noise(self, backbone: Backbone, y: Tensor, timestep: float, texts: Texts) -> Tensor:

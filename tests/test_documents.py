@@ -85,6 +85,8 @@ COMMANDS = {
     "'methods=[ddim+p2p,ablation_directinversion_interval_2+p2p]'": (
         f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2"
     ),
+    "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
+    "name=few_steps": QUICK,
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '

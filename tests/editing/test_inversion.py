@@ -21,6 +21,8 @@ from piebench_masks.editing.inversion import (
     null_text,
     with_offsets,
 )
+from piebench_masks.editing.renoise import renoise
+from piebench_masks.editing.whitening import patch_divergence
 from piebench_masks.errors import BenchmarkError
 
 INVERSIONS: dict[str, Invert] = {
@@ -33,6 +35,8 @@ INVERSIONS: dict[str, Invert] = {
     "interval": partial(direct, interval=2),
     "guided": partial(direct, inverse_guidance=2.5),
     "single_branch": partial(null_text, inner_steps=2, single_branch=True),
+    "renoise": partial(renoise, first_averaged=(0, 2), averaged=(1, 3)),
+    "regularised": partial(renoise, averaged=(0, 2), pair_weight=1e-2, patch_weight=1e-3),
 }
 every = pytest.mark.parametrize("inversion", INVERSIONS.values(), ids=INVERSIONS.keys())
 
@@ -219,6 +223,43 @@ def test_levels_of_edit_friendly_have_noise_of_their_own(tiny: Backbone) -> None
     correlation = torch.corrcoef(noise[:, 0].flatten(1))
     assert (correlation - torch.eye(4)).abs().max() < 0.2
     assert torch.equal(noise[:, 0].round(decimals=2), noise[:, 1].round(decimals=2))
+
+
+def test_a_single_prediction_of_renoise_is_that_of_ddim(tiny: Backbone) -> None:
+    once = partial(renoise, first_averaged=(0, 1), averaged=(0, 1))
+    plain, found = (inverted(tiny, each, [0, 1]) for each in (ddim, once))
+    assert torch.equal(found.x, plain.x) and torch.equal(found.nfe, plain.nfe)
+    with pytest.raises(BenchmarkError, match=r"inversion\.averaged is \[2, 2\]"):
+        inverted(tiny, partial(renoise, averaged=(2, 2)), [0])
+
+
+def test_regularised_predictions_of_renoise_are_others_and_cost_one_more_a_step(
+    tiny: Backbone,
+) -> None:
+    plain = partial(renoise, first_averaged=(0, 2), averaged=(1, 3))
+    whole = inverted(tiny, plain, [0, 1])
+    pairs, patches = (
+        inverted(tiny, partial(plain, **{weight: 0.01}), [0, 1])
+        for weight in ("pair_weight", "patch_weight")
+    )
+    assert (whole.nfe == 2 + 3 * 3).all() and torch.equal(pairs.nfe, whole.nfe)
+    assert torch.equal(patches.nfe, whole.nfe + 4)
+    for found in (pairs, patches):
+        assert not torch.isclose(found.x[0], whole.x[0], atol=1e-4).all()
+
+
+def test_the_divergence_of_patches_is_that_of_their_normal_distributions() -> None:
+    eps, other = torch.randn(2, 1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = 0.0
+    for i in (0, 4):
+        for j in (0, 4):
+            one, two = (
+                torch.distributions.Normal(patch.mean(), patch.std())
+                for patch in (each[0, 0, i : i + 4, j : j + 4] for each in (eps, other))
+            )
+            expected += torch.distributions.kl_divergence(one, two).item()
+    assert patch_divergence(eps, other).item() == pytest.approx(expected, rel=1e-3)
+    assert patch_divergence(eps, eps).item() == pytest.approx(0, abs=1e-5)
 
 
 def _x0(backbone: Backbone) -> torch.Tensor:

@@ -15,11 +15,9 @@ from piebench_masks.editing.inversion import ddim, direct, negative_prompt
 from piebench_masks.editing.pix2pix_zero import (
     Pix2PixZero,
     attention_gradient,
-    autocorrelation,
-    divergence,
-    regularised,
     text_layers,
 )
+from piebench_masks.editing.whitening import autocorrelation, divergence, regularised
 from piebench_masks.errors import BenchmarkError
 
 EDITORS = [  # an untrained model's attention has gradients in the hundreds

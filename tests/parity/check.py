@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from editors import EDITOR_FAMILIES, EditorGoldens
+from editors_ledits import LEDITS_FAMILIES
 from editors_masactrl import FEATURE_FAMILIES
 from editors_more import MORE_FAMILIES, MoreGoldens
 from editors_published import PUBLISHED_FAMILIES
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     elif MaskGoldens.knows(asked.folder):
         cases = MaskGoldens(asked.folder, SHARED).cases
-        checks = _compared(MASK_FAMILIES, cases)
+        checks = _compared((*MASK_FAMILIES, *LEDITS_FAMILIES), cases)
         seen = {check.case.split()[0] for check in checks}
         strange = [case.key for case in cases if case.key not in seen]
         checks += [Check("nobody looked at", f"{key}.npz", 1, 0) for key in strange]

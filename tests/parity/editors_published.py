@@ -58,13 +58,9 @@ from piebench_masks.editing.instruct_diffusion import (
 )
 from piebench_masks.editing.instructed import Encoded
 from piebench_masks.editing.inversion import Inversion, ddim, direct
-from piebench_masks.editing.pix2pix_zero import (
-    Pix2PixZero,
-    attention_gradient,
-    regularised,
-    text_layers,
-)
+from piebench_masks.editing.pix2pix_zero import Pix2PixZero, attention_gradient, text_layers
 from piebench_masks.editing.style_diffusion import StyledAttention, StyleDiffusion, initial
+from piebench_masks.editing.whitening import regularised
 from piebench_masks.masks.binarize import nearest_exact
 
 RMS_EDICT, RMS_ZERO, MOST_ZERO = 1e-4, 0.1, 5e-2

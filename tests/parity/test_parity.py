@@ -9,6 +9,7 @@ import check
 import numpy as np
 import pytest
 from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
+from editors_ledits import LEDITS_FAMILIES
 from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
 from editors_more import MORE_FAMILIES, MoreGoldens
 from editors_published import PUBLISHED_FAMILIES, QUICK_PUBLISHED_FAMILIES
@@ -76,7 +77,9 @@ def test_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
     assert _out(family, more_goldens.cases) == []
 
 
-@pytest.mark.parametrize("family", MASK_FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family", (*MASK_FAMILIES, *LEDITS_FAMILIES), ids=lambda family: family.__name__
+)
 def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
     assert _out(family, mask_goldens.cases) == []
 

@@ -3,6 +3,7 @@
 Knows one attention layer at a time; must not know prompts or methods.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -128,13 +129,18 @@ class AttentionRecorder(AttentionControl):
     """How strongly each place of the picture looks at some tokens, for the rows of one U-Net call.
 
     token_weights: [B, L], each row's weights of the text positions; map_size: the side g of the
-    layers to read, those with g * g queries (methods.md, section 2).
+    layers to read, those with g * g queries (methods.md, section 2), that lie in ``places``.
     maps: [B, g, g] float32, weighted over tokens, mean over heads, summed over layers. Reduced
     layer by layer, so no attention tensor outlives its layer.
     """
 
-    def __init__(self, token_weights: Tensor, map_size: int) -> None:
-        self.token_weights = token_weights.float()
+    def __init__(
+        self,
+        token_weights: Tensor,
+        map_size: int,
+        places: Collection[Place] = ("down", "mid", "up"),
+    ) -> None:
+        self.token_weights, self.places = token_weights.float(), places
         self.maps = torch.zeros(
             len(token_weights), map_size, map_size, device=self.token_weights.device
         )
@@ -145,7 +151,8 @@ class AttentionRecorder(AttentionControl):
         self.maps[rows] = 0.0
 
     def attend(self, layer: Layer, projections: Projections) -> None:
-        if layer.is_cross and projections.queries == self.maps[0].numel():
+        is_read = layer.is_cross and layer.place in self.places
+        if is_read and projections.queries == self.maps[0].numel():
             self.add(projections.probabilities)
 
     def add(self, probabilities: Tensor) -> None:

@@ -303,6 +303,18 @@ def descend(
     return evaluations
 
 
+def independently_noised(x0: Tensor, levels: list[Level], seed: int) -> Tensor:
+    """x0 [B, C, h, w] at K levels with noise of their own, and then itself: [K + 1, B, C, h, w].
+
+    levels: K + 1, noisiest first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # The least noisy level is drawn first; every sample gets the draws that it would get alone.
+    draws = torch.randn(len(levels) - 1, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
+    noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
+    return torch.stack([*noised, x0])
+
+
 @torch.inference_mode()
 def edit_friendly(
     backbone: Backbone,
@@ -319,15 +331,8 @@ def edit_friendly(
     Every level of x has noise of its own. The noise of a step is the difference between x and the
     mean that the source prompt predicts. skip: the share of the steps, the noisiest, to leave out.
     """
-    levels = backbone.levels(steps)
-    generator = torch.Generator().manual_seed(seed)
-    # The least noisy level is drawn first; every sample gets the draws that it would get alone.
-    draws = torch.randn(steps, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
-    noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
-    x = torch.stack([*noised, x0])
-
-    start = round(skip * steps)
-    levels, x = levels[start:], x[start:]
+    levels = backbone.levels(steps)[round(skip * steps) :]
+    x = independently_noised(x0, levels, seed)
     count = len(levels) - 1
     eps = backbone.predict_noise(
         x[:-1].flatten(0, 1),

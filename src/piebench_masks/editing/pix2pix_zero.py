@@ -4,12 +4,10 @@ Its latents are led there by gradients, step by step. Knows no files, nor where 
 """
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from piebench_masks.diffusion.attention import Layer
@@ -20,11 +18,8 @@ from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.editing.branches import AttentionLoss, SourceFeatures, StoredAttention
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, Invert, ddim, direct, require
+from piebench_masks.editing.whitening import regularised
 from piebench_masks.identity import NO_OUTPUT
-
-REGULARISATION, ROUNDS, SMALLEST = 20.0, 5, 8
-"""Of predicted noise: the rate of its gradient steps, how often each is taken, and the side where
-the pyramid ends."""
 
 
 @dataclass(frozen=True)
@@ -166,49 +161,3 @@ def too_noisy(backbone: Backbone, steps: int) -> list[Level]:
     levels = [backbone.level(min(t - 1 + interval, TRAIN_TIMESTEPS - 1)) for t in timesteps]
     named = [replace(level, timestep=t) for level, t in zip(levels, timesteps, strict=True)]
     return [*named, backbone.level(0)]
-
-
-def regularised(eps: Tensor, shifts: random.Random) -> Tensor:
-    """Predicted noise [B, C, h, w] led to be white: section 3.1 of the paper.
-
-    By gradient steps on the autocorrelation, and on the divergence from the normal distribution.
-    """
-    for _ in range(ROUNDS):
-        for _ in range(ROUNDS):
-            step = REGULARISATION / ROUNDS
-            eps = eps - step * _gradient(lambda noise: autocorrelation(noise, shifts), eps)
-        eps = eps - REGULARISATION * _gradient(divergence, eps)
-    return eps
-
-
-def autocorrelation(eps: Tensor, shifts: random.Random) -> Tensor:
-    """[B, C, h, w] -> [B]: squared means of the product with itself, shifted by rows and by
-    columns, summed over the channels and the levels of their pyramids.
-    """
-    loss = torch.zeros(len(eps), device=eps.device)
-    for level in eps.split(1, dim=1):
-        while True:
-            shift = shifts.randrange(level.shape[-1] // 2)
-            for axis in (-2, -1):
-                product = level * level.roll(shift, dims=axis)
-                loss = loss + product.mean(dim=(1, 2, 3)).square()
-            if level.shape[-1] <= SMALLEST:
-                break
-            level = F.avg_pool2d(level, 2)
-    return loss
-
-
-def divergence(eps: Tensor) -> Tensor:
-    """[B, C, h, w] -> [B]: twice the Kullback-Leibler divergence of all values' normal
-    distribution from the standard one.
-    """
-    values = eps.flatten(1)
-    variance, mean = values.var(dim=1), values.mean(dim=1)
-    return variance + mean.square() - 1 - (variance + 1e-7).log()
-
-
-def _gradient(loss: Callable[[Tensor], Tensor], eps: Tensor) -> Tensor:
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        eps = eps.clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(loss(eps).sum(), eps)
-        return gradient

@@ -19,7 +19,14 @@ from piebench_masks.diffusion.attention import (
 )
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
-from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
+from piebench_masks.editing.alignment import (
+    Bounds,
+    Prompt,
+    blended_positions,
+    cross_schedule,
+    refine,
+    replace,
+)
 from piebench_masks.editing.branches import SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, direct, require, with_offsets
@@ -177,13 +184,9 @@ class PromptToPrompt(Editor):
         schedule = cross_schedule(
             target, self.steps, length, (0.0, self.cross_replace), self.cross_replace_words
         )
-        weights, words = torch.ones(length), torch.zeros(2, length)
-        blended_words = blended.split()[:2]
-        if blended_words:
-            words[0, source.find(blended_words[0])] = 1
-            words[1, target.find(blended_words[-1])] = 1
-            weights[target.find(blended_words[-1])] = self.reweight
-        blends = bool(blended_words) and (self.compat == "reference" or bool(words.any()))
+        words = blended_positions(source, target, blended, length)
+        weights = torch.where(words[1] > 0, self.reweight, 1.0)
+        blends = bool(blended.split()) and (self.compat == "reference" or bool(words.any()))
         return Plan(
             schedule[:, None] * weights * aligned.source_share,
             schedule * weights * aligned.target_share + 1 - schedule,

@@ -26,6 +26,7 @@ from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, device_argument, reads_of
 from piebench_masks.parts import Part, made
+from piebench_masks.prompts.captioner import Captioner
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -116,6 +117,8 @@ class Run:
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
             names.insert(0, "model")
+        if self.captioner is not None:
+            names.append("captions")
         for name in names:
             self.identity(name)
         return self._identities
@@ -124,6 +127,8 @@ class Run:
         section, _, part = name.partition(".")
         if section == "model":
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
+        if section == "captions":
+            return part_identity(self.captioner)
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -194,7 +199,10 @@ class Run:
 
     def counts(self) -> Counter[str]:
         """Network rows evaluated so far in this process; empty while no model was loaded."""
-        return Counter(self.backbone.counts) if "backbone" in self.__dict__ else Counter()
+        counts = Counter(self.backbone.counts) if "backbone" in self.__dict__ else Counter[str]()
+        for editor in self.editors.values():
+            counts += getattr(editor, "counts", Counter())
+        return counts
 
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
@@ -217,10 +225,20 @@ class Run:
         """The chosen editors by name, in the order of the tables; behind those of a model what its
         autoencoder does alone.
         """
-        editors = made_editors(self.cfg)
+        editors = made_editors(self.cfg, str(self.device))
         if any(editor.needs is not None for editor in editors.values()):
             editors[RECONSTRUCTION] = Reconstruction()
         return editors
+
+    @functools.cached_property
+    def captioner(self) -> Captioner | None:
+        """What writes captions of pictures, on the run's device if it takes one."""
+        node = self.cfg.captions
+        if node is None:
+            return None
+        device = device_argument(get_object(node["_target_"]), node, str(self.device))
+        captioner: Captioner = made(node, **device)
+        return captioner
 
     @property
     def scored_editors(self) -> list[str]:
@@ -315,12 +333,17 @@ def made_metric(node: Part, device: str) -> Metric:
     return metric
 
 
-def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing.
+def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing; on that
+    device those that take one.
 
     Raises BenchmarkError where one lacks a member that an editor has.
     """
-    editors = {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
+    editors = {
+        name: made(node, **device_argument(get_object(node["_target_"]), node, device))
+        for name, node in cfg.editor.items()
+        if name != EXTERNAL
+    }
     for name, editor in editors.items():
         missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
         if missing:
@@ -333,7 +356,7 @@ def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
 
 def only_editor(cfg: EditImageSettings) -> Editor:
     """The editor of a configuration that has a single one; else BenchmarkError."""
-    editors = made_editors(cfg)
+    editors = made_editors(cfg, cfg.device or default_device())
     if len(editors) != 1:
         raise BenchmarkError(
             f"editor names {len(editors)} editors ({', '.join(editors)}): choose one, as in "

@@ -263,6 +263,7 @@ class Settings(MapSettings):
     mask: dict[str, Any] = field(default_factory=dict)
     editor: dict[str, Any] = field(default_factory=dict)
     inversion: Part | None = None
+    captions: Part | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=lambda: {OFFICIAL: {}})
     tracker: Part
@@ -276,6 +277,8 @@ class Settings(MapSettings):
         check_part("dataset.load", self.dataset.load, root=None, on_error=None)
         if self.dataset.prepare is not None:
             check_part("dataset.prepare", self.dataset.prepare, root=None)
+        if self.captions is not None:
+            check_part("captions", self.captions)
         for name, node in self.metrics.items():
             _check_metric(f"metrics.{name}", node)
         if not self.protocol:

@@ -40,6 +40,7 @@ GROUPS = {
     "mask": "Map methods, several at a time: `mask=[ours,diffedit]`.",
     "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
     "inversion": "The inversion of the editors that take one.",
+    "captions": "What masks and editors are shown in the place of source prompts.",
     "metrics": "The editing metrics.",
     "metrics/also": "Metrics beside those: `metrics/also=[dinov2,judge]`.",
     "protocol": "How edits are scored, several protocols beside each other: "

@@ -41,6 +41,8 @@ class Sample:
     ``edit_type`` is one of the data set's labels.
     ``annotated`` is the mask before its outermost ``border`` pixels were set; ``source_text`` and
     ``target_text`` are the prompts with their brackets; None: as ``mask`` and the prompts are.
+    ``caption`` is no part of the data set: where there is one, masks and editors are shown it in
+    the place of the source prompt.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Sample:
     border: int = 0
     source_text: str | None = None
     target_text: str | None = None
+    caption: str = ""
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -96,7 +99,8 @@ class Sample:
                 return self.target_digest
             case "prompts":
                 prompts = self.source_prompt, self.target_prompt
-                return [*prompts, self.source_marked, self.target_marked]
+                more = [self.caption] if self.caption else []
+                return [*prompts, self.source_marked, self.target_marked, *more]
             case "annotation":
                 return [self.annotated or self.mask, self.border]
             case _:

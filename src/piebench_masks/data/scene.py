@@ -94,16 +94,19 @@ class Scene:
 
 
 def scene_of(sample: Sample, image: NDArray[np.uint8] | Tensor) -> Scene:
-    """The scene of a sample and its picture, uint8 [H, W, 3] at the model's size."""
+    """The scene of a sample and its picture, uint8 [H, W, 3] at the model's size.
+
+    A caption stands in the place of the source prompt. Nothing is marked in it.
+    """
     pixels = image if isinstance(image, Tensor) else torch.from_numpy(image)
     if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
         raise ValueError(f"a picture is uint8 [H, W, 3], not {pixels.dtype} {[*pixels.shape]}")
     return Scene(
         id=sample.id,
         image=pixels.cpu(),
-        source_prompt=sample.source_prompt,
+        source_prompt=sample.caption or sample.source_prompt,
         target_prompt=sample.target_prompt,
-        source_marked=sample.source_marked,
+        source_marked=() if sample.caption else sample.source_marked,
         target_marked=sample.target_marked,
         instruction=sample.instruction,
         blended_words=sample.blended_word,

@@ -88,6 +88,11 @@ class Editor(Protocol):
     version: raised by hand when its edits change; needs: what it asks of the model, None for an
     editor without a model, whose backbone is None; reads: which of `READABLE` it looks at.
     In both functions the result of a sample and a mask depends on no other sample or mask.
+
+    An editor with a model of its own is given the run's device if its signature has a ``device``.
+    It may also have ``load() -> None``, which loads its networks, so that what is wrong with them
+    ends a run at its start; ``counts: Counter[str]``, their rows, as `Backbone` has them; and
+    ``masking: str``, how it keeps to masks, for tables.
     """
 
     version: ClassVar[int] = 1

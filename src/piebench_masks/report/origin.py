@@ -9,6 +9,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.provenance import provenance, union
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
+from piebench_masks.stages.captions import caption_folder
 from piebench_masks.stages.edit import edit_folder
 from piebench_masks.stages.maps import map_folder
 from piebench_masks.stages.score_edits import edit_score_folder
@@ -19,7 +20,8 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
     """This process, what it computed, the artifacts' keys, and as ``items`` the union of those who
     made the items.
     """
-    keys = {f"maps of {name}": map_folder(run, name).key for name in run.methods}
+    keys = {} if run.captioner is None else {"captions": caption_folder(run).key}
+    keys |= {f"maps of {name}": map_folder(run, name).key for name in run.methods}
     keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
     model = "none" if run.editors else "none: edits made elsewhere"
     if run.uses_model:

@@ -116,7 +116,7 @@ class StoredSamples:
             sample_id=sample.id,
             edit_type=sample.edit_type,
             pick=pick,
-            source_prompt=sample.source_prompt,
+            source_prompt=sample.caption or sample.source_prompt,
             target_prompt=sample.target_prompt,
             source=case.source,
             annotated=case.mask,

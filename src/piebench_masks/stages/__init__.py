@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
+from piebench_masks.stages.captions import Captions
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.masks import Cuts
@@ -12,6 +13,7 @@ from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.stage import Stage
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
+    "parse": lambda run, samples: [Captions(run, samples)] if run.captioner else [],
     "masks": lambda run, samples: [Maps(run, samples)],
     "edit": lambda run, samples: [
         *([Cuts(run, samples)] if run.editors else []),
@@ -22,7 +24,9 @@ STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
         *(EditScores(run, samples, editor) for editor in run.scored_editors),
     ],
 }
-"""The stages that compute artifacts, by their name in ``stages=[...]``, in order."""
+"""The stages that compute artifacts, by their name in ``stages=[...]``, in order; under ``parse``
+those that complete samples, without which no other can be made.
+"""
 
 
 def stage_of(name: str, run: Run, samples: Sequence[Sample]) -> Stage:

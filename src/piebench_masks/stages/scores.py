@@ -9,6 +9,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.metrics import texts_of
 from piebench_masks.run import Run
 from piebench_masks.settings import EXTERNAL, LEVELS, RECONSTRUCTION, Knows
+from piebench_masks.stages.captions import CAPTION_KEYS, caption_folder, caption_item
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
@@ -134,6 +135,12 @@ TOLD: dict[str, Knows] = {
 """The leak level of an editor that reads a field."""
 
 
+def editor_masking(run: Run) -> dict[str, str]:
+    """How those editors that say so keep to masks."""
+    ways = {name: getattr(editor, "masking", "") for name, editor in run.editors.items()}
+    return {name: way for name, way in ways.items() if way}
+
+
 def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:
     """``COSTS`` of each edit in ``edit_scores`` that was painted here; equal edits have one row."""
     painted = edits[["editor", "sample", "mask"]].drop_duplicates()
@@ -170,6 +177,9 @@ def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
 
 
 def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
+    if run.captioner is not None:
+        items = {caption_item(sample) for sample in samples}
+        yield _makers(caption_folder(run), CAPTION_KEYS, items)
     for name in run.methods:
         folder = map_folder(run, name)
         mapped_samples = [sample for sample in samples if has_map(run, name, sample)]

@@ -1,0 +1,11 @@
+"""Tiny random models that write texts."""
+
+from pathlib import Path
+
+import pytest
+from tiny_texts import save_blip
+
+
+@pytest.fixture(scope="session")
+def blip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_blip(tmp_path_factory.mktemp("blip"))

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from piebench_masks.diffusion.backbone import Capability
+from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.pipelines import load_pipeline
 from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Edited, Editor, Sources
@@ -98,7 +98,7 @@ class DiffusersPipeline(Editor):
             return f"its own {MASK}"
         return f"laid over, feathered by {self.feather:g} px" if self.feather else "laid over, hard"
 
-    def invert(self, backbone: None, sources: Sources) -> Edited:
+    def invert(self, backbone: Backbone | None, sources: Sources) -> Edited:
         """The edits that all masks of a sample share; the sources where each mask has its own."""
         if self._takes_masks:
             nothing = torch.zeros(len(sources), dtype=torch.long)
@@ -106,7 +106,12 @@ class DiffusersPipeline(Editor):
         return self._edited(sources, range(len(sources)), None)
 
     def edit(
-        self, backbone: None, sources: Sources, inverted: Edited, masks: Tensor, owner: Tensor
+        self,
+        backbone: Backbone | None,
+        sources: Sources,
+        inverted: Edited,
+        masks: Tensor,
+        owner: Tensor,
     ) -> Edited:
         masks, owner = masks.cpu(), owner.cpu()
         if self._takes_masks:

@@ -19,7 +19,7 @@ from _pytest.mark import ParameterSet
 from hydra.utils import get_object
 from PIL import Image
 from tiny_pipelines import save_inpainting, save_kontext
-from tiny_texts import save_blip
+from tiny_texts import save_blip, save_t5
 
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.settings_page import CONF
@@ -96,8 +96,9 @@ COMMANDS = {
         "+editor.kontext.arguments.num_inference_steps=1 "
         f"{' '.join(f'+editor.kontext.arguments.{each}' for each in SMALL_KONTEXT)}"
     ),
-    "piebench-masks captions=blip 'mask=[diffedit]' 'editor=[diffedit]' name=captions": (
-        f"{SMALL} baselines=[full] model.ddim_steps=2 captions.model=blip captions.max_tokens=4"
+    "piebench-masks captions=blip concepts=t5 'mask=[diffedit]' 'editor=[diffedit]' name=written": (
+        f"{SMALL} baselines=[full] model.ddim_steps=2 captions.model=blip captions.max_tokens=4 "
+        "concepts.model=t5 concepts.count=2 concepts.max_tokens=4"
     ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
@@ -185,6 +186,7 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "FLUX.1-Kontext-dev": save_kontext,
     "stable-diffusion-inpainting": save_inpainting,
     "blip": save_blip,
+    "t5": save_t5,
 }
 """What is saved under a name that stands in a command, before it is run."""
 PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}

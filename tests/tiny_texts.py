@@ -3,12 +3,16 @@
 from pathlib import Path
 
 import torch
+from tiny_pipelines import VOCABULARY, t5_tokenizer
+from tiny_pipelines import WORDS as T5_WORDS
 from transformers import (
     BertTokenizer,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipImageProcessor,
     BlipProcessor,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 WORDS = ("a", "photograph", "sketch", "of", "red", "blue", "circle", "square", "grass", "sand")
@@ -48,4 +52,30 @@ def save_blip(folder: Path) -> Path:
     network.save_pretrained(folder)
     size = {"height": 32, "width": 32}
     BlipProcessor(BlipImageProcessor(size=size), tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_t5(folder: Path) -> Path:
+    """T5, which writes words of its vocabulary."""
+    torch.manual_seed(0)
+    network = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=VOCABULARY,
+            d_model=16,
+            d_kv=8,
+            d_ff=16,
+            num_layers=1,
+            num_heads=2,
+            decoder_start_token_id=0,
+        )
+    )
+    for weight in network.parameters():
+        if weight.ndim > 1:  # untrained, requests would hardly matter
+            torch.nn.init.xavier_normal_(weight, gain=2.0)
+    words = range(4, 4 + len(T5_WORDS))
+    network.generation_config.suppress_tokens = [
+        token for token in range(VOCABULARY) if token not in words
+    ]
+    network.save_pretrained(folder)
+    t5_tokenizer().save_pretrained(folder)
     return folder

@@ -17,11 +17,11 @@ from piebench_masks.parts import made
 from piebench_masks.publish import report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.settings import Settings
+from piebench_masks.settings import WRITERS, Settings
 from piebench_masks.stages import STAGES, stage_of
-from piebench_masks.stages.captions import captioned
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.stage import Stage
+from piebench_masks.stages.written import completed
 from piebench_masks.temporary import sweep_temporaries
 
 COUNTED = {
@@ -32,7 +32,7 @@ COUNTED = {
     "prompt_encodes": "prompt encodes",
 }
 MAKES_RESULTS = (
-    *("dataset", "model", "captions", "mask", "baselines", "editor", "inversion", "metrics"),
+    *("dataset", "model", *WRITERS, "mask", "baselines", "editor", "inversion", "metrics"),
     *("compat", "strength", "num_repeat", "sample_mode", "noise_dtype", "seed"),
     *("thresholds", "limit"),
 )
@@ -92,7 +92,7 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
     summary = None if cfg.sweep and "report" in names else _summary(total, seconds)
     say(console, "computed", summary, **counts, seconds=round(seconds, 1))
     if "report" in names:
-        report(run, captioned(run, samples), total, console)
+        report(run, completed(run, samples), total, console)
     if isinstance(console, JsonConsole):
         console.event("end", name=cfg.name, results=run.results, failed=len(total.failures))
     return len(total.failures)
@@ -100,7 +100,7 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
 
 def _stages(run: Run, samples: Sequence[Sample], names: Sequence[str]) -> list[Stage]:
     """Those of these names but for parse, over samples that are complete by now."""
-    samples = captioned(run, samples)
+    samples = completed(run, samples)
     chosen = [make for name, make in STAGES.items() if name in names and name != "parse"]
     return [stage for make in chosen for stage in make(run, samples)]
 

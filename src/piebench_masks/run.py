@@ -26,7 +26,6 @@ from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, device_argument, reads_of
 from piebench_masks.parts import Part, made
-from piebench_masks.prompts.captioner import Captioner
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -34,6 +33,7 @@ from piebench_masks.settings import (
     BOUNDS,
     EXTERNAL,
     RECONSTRUCTION,
+    WRITERS,
     EditImageSettings,
     ExternalMasks,
     Settings,
@@ -117,8 +117,7 @@ class Run:
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
             names.insert(0, "model")
-        if self.captioner is not None:
-            names.append("captions")
+        names += self.writers
         for name in names:
             self.identity(name)
         return self._identities
@@ -127,8 +126,8 @@ class Run:
         section, _, part = name.partition(".")
         if section == "model":
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
-        if section == "captions":
-            return part_identity(self.captioner)
+        if section in WRITERS:
+            return part_identity(self.writers[section])
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -231,14 +230,10 @@ class Run:
         return editors
 
     @functools.cached_property
-    def captioner(self) -> Captioner | None:
-        """What writes captions of pictures, on the run's device if it takes one."""
-        node = self.cfg.captions
-        if node is None:
-            return None
-        device = device_argument(get_object(node["_target_"]), node, str(self.device))
-        captioner: Captioner = made(node, **device)
-        return captioner
+    def writers(self) -> dict[str, Any]:
+        """What writes captions, of pictures and of concepts, as far as it was asked for."""
+        nodes = {name: node for name in WRITERS if (node := getattr(self.cfg, name)) is not None}
+        return {n: made(node, **_device(node, str(self.device))) for n, node in nodes.items()}
 
     @property
     def scored_editors(self) -> list[str]:
@@ -316,6 +311,10 @@ def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
+def _device(node: Part, device: str) -> dict[str, str]:
+    return device_argument(get_object(node["_target_"]), node, device)
+
+
 def made_method(name: str, node: Part) -> MapMethod:
     """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
     method = made(node)
@@ -329,7 +328,7 @@ def made_method(name: str, node: Part) -> MapMethod:
 
 def made_metric(node: Part, device: str) -> Metric:
     """The metric that a node describes, on that device if it takes one."""
-    metric: Metric = made(node, **device_argument(get_object(node["_target_"]), node, device))
+    metric: Metric = made(node, **_device(node, device))
     return metric
 
 
@@ -340,7 +339,7 @@ def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Ed
     Raises BenchmarkError where one lacks a member that an editor has.
     """
     editors = {
-        name: made(node, **device_argument(get_object(node["_target_"]), node, device))
+        name: made(node, **_device(node, device))
         for name, node in cfg.editor.items()
         if name != EXTERNAL
     }

@@ -41,6 +41,7 @@ GROUPS = {
     "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
     "inversion": "The inversion of the editors that take one.",
     "captions": "What masks and editors are shown in the place of source prompts.",
+    "concepts": "What DiffEdit is shown in the place of prompts.",
     "metrics": "The editing metrics.",
     "metrics/also": "Metrics beside those: `metrics/also=[dinov2,judge]`.",
     "protocol": "How edits are scored, several protocols beside each other: "

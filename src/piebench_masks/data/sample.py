@@ -42,7 +42,8 @@ class Sample:
     ``annotated`` is the mask before its outermost ``border`` pixels were set; ``source_text`` and
     ``target_text`` are the prompts with their brackets; None: as ``mask`` and the prompts are.
     ``caption`` is no part of the data set: where there is one, masks and editors are shown it in
-    the place of the source prompt.
+    the place of the source prompt. Nor are ``source_captions`` and ``target_captions``, written
+    about what is to be exchanged, and for what.
     """
 
     id: str
@@ -63,6 +64,8 @@ class Sample:
     source_text: str | None = None
     target_text: str | None = None
     caption: str = ""
+    source_captions: tuple[str, ...] = ()
+    target_captions: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -99,7 +102,8 @@ class Sample:
                 return self.target_digest
             case "prompts":
                 prompts = self.source_prompt, self.target_prompt
-                more = [self.caption] if self.caption else []
+                written = self.caption, self.source_captions, self.target_captions
+                more = [written] if any(written) else []
                 return [*prompts, self.source_marked, self.target_marked, *more]
             case "annotation":
                 return [self.annotated or self.mask, self.border]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
-from piebench_masks.diffusion.backbone import Backbone, Capability, Posterior
+from piebench_masks.diffusion.backbone import Backbone, Capability, Posterior, Prompt
 from piebench_masks.errors import BenchmarkError
 
 READABLE = ("image", "target_image", "prompts", "instruction", "blended_word", "mask")
@@ -51,6 +51,11 @@ class Sources:
     @property
     def target_prompts(self) -> list[str]:
         return [scene.target_prompt for scene in self.scenes]
+
+    @property
+    def target_concepts(self) -> list[Prompt]:
+        """What captions say of each target, or its prompt."""
+        return [scene.target_concept for scene in self.scenes]
 
     @property
     def instructions(self) -> list[str]:

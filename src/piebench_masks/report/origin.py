@@ -9,18 +9,18 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.provenance import provenance, union
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome
-from piebench_masks.stages.captions import caption_folder
 from piebench_masks.stages.edit import edit_folder
 from piebench_masks.stages.maps import map_folder
 from piebench_masks.stages.score_edits import edit_score_folder
 from piebench_masks.stages.scores import origins
+from piebench_masks.stages.written import written_folder
 
 
 def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[str, Any]:
     """This process, what it computed, the artifacts' keys, and as ``items`` the union of those who
     made the items.
     """
-    keys = {} if run.captioner is None else {"captions": caption_folder(run).key}
+    keys = {writer: written_folder(run, writer).key for writer in run.writers}
     keys |= {f"maps of {name}": map_folder(run, name).key for name in run.methods}
     keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
     model = "none" if run.editors else "none: edits made elsewhere"

@@ -38,10 +38,12 @@ from piebench_masks.stages.scores import (
     measured_map_costs,
 )
 
-CAPTIONED = (
-    "Masks and editors are shown captions of the pictures in the place of source prompts. Scores "
-    "rest on the data set's own."
-)
+WRITTEN = {
+    "captions": "Masks and editors are shown captions of the pictures in the place of source "
+    "prompts. Scores rest on the data set's own.",
+    "concepts": "DiffEdit is shown the mean of captions about what is exchanged in the place of "
+    "prompts. Scores rest on the data set's own.",
+}
 MINIATURE = (
     "These numbers rank nothing but this miniature: which method wins on shapes follows from how "
     "its small model was trained, and says nothing about other models."
@@ -186,7 +188,7 @@ def _draw(
         gallery=stored.all(),
         provenance=shown_provenance(origin),
         summary=summary(scores, len(samples))
-        + [CAPTIONED] * (run.captioner is not None)
+        + [WRITTEN[writer] for writer in run.writers]
         + [MINIATURE] * (cfg.dataset.name == "shapes"),
         edit_types=run.edit_types,
     )

@@ -4,16 +4,16 @@ from collections.abc import Callable, Sequence
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
-from piebench_masks.stages.captions import Captions
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.masks import Cuts
 from piebench_masks.stages.score_edits import EditScores
 from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.stage import Stage
+from piebench_masks.stages.written import Written
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
-    "parse": lambda run, samples: [Captions(run, samples)] if run.captioner else [],
+    "parse": lambda run, samples: [Written(run, samples, writer) for writer in run.writers],
     "masks": lambda run, samples: [Maps(run, samples)],
     "edit": lambda run, samples: [
         *([Cuts(run, samples)] if run.editors else []),

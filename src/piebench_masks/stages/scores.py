@@ -9,7 +9,6 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.metrics import texts_of
 from piebench_masks.run import Run
 from piebench_masks.settings import EXTERNAL, LEVELS, RECONSTRUCTION, Knows
-from piebench_masks.stages.captions import CAPTION_KEYS, caption_folder, caption_item
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
@@ -21,6 +20,7 @@ from piebench_masks.stages.score_masks import (
     scored_thresholds,
 )
 from piebench_masks.stages.variants import Variants, others
+from piebench_masks.stages.written import WRITTEN_KEYS, written_folder, written_item
 from piebench_masks.store import Folder
 
 PROTOCOL = ["protocol", "protocol_digest"]
@@ -177,9 +177,9 @@ def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
 
 
 def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
-    if run.captioner is not None:
-        items = {caption_item(sample) for sample in samples}
-        yield _makers(caption_folder(run), CAPTION_KEYS, items)
+    for writer in run.writers:
+        items = {written_item(writer, sample) for sample in samples}
+        yield _makers(written_folder(run, writer), WRITTEN_KEYS, items)
     for name in run.methods:
         folder = map_folder(run, name)
         mapped_samples = [sample for sample in samples if has_map(run, name, sample)]

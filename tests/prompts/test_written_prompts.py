@@ -1,4 +1,4 @@
-"""Runs whose source prompts are captions: where they are shown, and what is computed again."""
+"""Runs whose prompts models write: where they are shown, and what is computed again."""
 
 import io
 from collections.abc import Callable
@@ -7,23 +7,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
 from piebench_masks.cli import CONF
 from piebench_masks.data.images import load_image
-from piebench_masks.data.scene import scene_of
+from piebench_masks.data.sample import Sample
+from piebench_masks.data.scene import Scene, scene_of
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.data.table import read_samples, samples_table
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.editing.diffedit import DiffEdit
+from piebench_masks.editing.editor import Sources
+from piebench_masks.masks.diffedit import DiffEdit as DiffEditMap
+from piebench_masks.masks.soft_maps import soft_maps
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
-from piebench_masks.stages.captions import captioned
 from piebench_masks.stages.cases import edit_case
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.parse import parse
+from piebench_masks.stages.written import completed, concepts_of
 
 Start = Callable[..., tuple[int, str, Path]]
 SAMPLES = 3
+MORE: dict[str, Any] = {
+    "instruction": "",
+    "edit_type": "any",
+    "mask": None,
+    "target_image_path": None,
+    "image_digest": "0" * 64,
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +88,7 @@ def start(cfg: Callable[..., Any], tmp_path: Path) -> Start:
 
 def test_captions_are_written_once_and_stand_for_source_prompts(start: Start) -> None:
     failed, text, results = start(SIZES)
-    assert failed == 0 and f"captions: {SAMPLES} of {SAMPLES} captions" in text
+    assert failed == 0 and f"captions: {SAMPLES} of {SAMPLES} texts" in text
     page = (results / "report.html").read_text()
     assert "a brightness of" in page and "in the place of source prompts" in page
     _, text, _ = start(SIZES, "stages=[parse,masks,score]")
@@ -89,7 +103,7 @@ def test_masks_and_editors_are_shown_them_and_metrics_are_not(
     start(SIZES, "stages=[parse]")
     run = Run(cfg(SIZES))
     [plain, *_] = parse(run, Console(quiet=True)).samples
-    [sample, *_] = captioned(run, [plain])
+    [sample, *_] = completed(run, [plain])
     picture = load_image(image_file(run, sample.image_path))
     scene = scene_of(sample, picture)
     assert scene.source_prompt == sample.caption == Sizes().captions([picture])[0]
@@ -112,7 +126,7 @@ def test_a_sample_without_a_caption_fails_alone(cfg: Callable[..., Any], start: 
 def test_a_dry_run_counts_captions(start: Start) -> None:
     start("stages=[parse]")
     _, text, _ = start(SIZES, "dry_run=true")
-    assert f"{SAMPLES} captions" in text and "not known yet" in text
+    assert f"{SAMPLES} texts" in text and "not known yet" in text
 
 
 @pytest.mark.slow
@@ -126,7 +140,7 @@ def test_the_option_is_blip(cfg: Callable[..., Any], start: Start, blip_folder: 
     failed, _, _ = start(*blip, "stages=[parse]")
     assert failed == 0
     run = Run(cfg(*blip))
-    samples = captioned(run, parse(run, Console(quiet=True)).samples)
+    samples = completed(run, parse(run, Console(quiet=True)).samples)
     assert len(samples) == SAMPLES
     assert all(sample.caption.startswith("a photograph of") for sample in samples)
 
@@ -138,3 +152,63 @@ def test_captions_are_no_part_of_the_parsed_table(cfg: Callable[..., Any], tmp_p
     captions = [replace(sample, caption="a circle") for sample in samples]
     file.write_bytes(samples_table(captions, types))
     assert read_samples(file) == (samples, types)
+
+
+def test_concepts_are_what_the_blended_words_or_the_prompts_exchange() -> None:
+    texts = {"source_prompt": "a red circle on sand", "target_prompt": "a big square on sand"}
+    sample = Sample("0", "a.png", **texts, **MORE, blended_word="")
+    assert concepts_of(sample) == ("red circle", "big square")
+    assert concepts_of(replace(sample, blended_word="circle square")) == ("circle", "square")
+    assert concepts_of(replace(sample, blended_word="red circle square")) == (
+        "red circle",
+        "square",
+    )
+    inserted = replace(sample, target_prompt="a big red circle on sand")
+    assert concepts_of(inserted) == ("", "big")
+
+
+def test_diffedit_is_shown_captions_of_concepts(
+    cfg: Callable[..., Any], start: Start, t5_folder: Path
+) -> None:
+    t5 = "concepts=t5", f"concepts.model={t5_folder}", "concepts.count=2", "concepts.max_tokens=4"
+    failed, text, results = start(*t5)
+    assert failed == 0 and f"concepts: {SAMPLES} of {SAMPLES} texts" in text
+    page = (results / "report.html").read_text()
+    assert "and 1 more)" in page and "DiffEdit is shown" in page
+    _, text, _ = start(*t5, "stages=[parse,masks,score]")
+    assert "nothing to compute: all artifacts are there" in text
+    run = Run(cfg(*t5))
+    plain = parse(run, Console(quiet=True)).samples
+    for before, sample in zip(plain, completed(run, plain), strict=True):
+        scene = scene_of(sample, load_image(image_file(run, sample.image_path)))
+        assert scene.source_prompt == before.source_prompt
+        assert scene.target_concept == sample.target_captions != ()
+        assert len(sample.target_captions) == 2
+
+
+def test_the_embedding_of_captions_is_their_mean(tiny: Backbone) -> None:
+    one, other = tiny.encode_prompts(["a red circle", "a big square"]).hidden
+    mean, plain = tiny.encode_prompts([("a red circle", "a big square"), "a red circle"]).hidden
+    torch.testing.assert_close(mean, (one + other) / 2)
+    assert torch.equal(plain, one)
+
+
+def test_diffedits_map_and_edit_follow_the_captions(tiny: Backbone) -> None:
+    image = torch.zeros(64, 64, 3, dtype=torch.uint8) + 90
+    scene = Scene("0", image, "a red circle", "a big square")
+    written = replace(scene, source_captions=("sand",), target_captions=("a circle", "grass"))
+    same = replace(scene, source_captions=("a red circle",), target_captions=("a big square",))
+    posterior, methods = tiny.encode_images(image[None]), {"diffedit": DiffEditMap(draws=1)}
+    plain, other, equal = (
+        soft_maps(tiny, posterior, [each], methods)["diffedit"][0]
+        for each in (scene, written, same)
+    )
+    assert torch.equal(plain, equal) and not torch.isclose(plain, other).all()
+    editor = DiffEdit(steps=2, strength=1.0, guidance=2.0)
+    everywhere, owner = torch.ones(1, 16, 16, dtype=torch.bool), torch.tensor([0])
+    edits = []
+    for each in (scene, written, same):
+        sources = Sources([each], posterior)
+        inverted = editor.invert(tiny, sources)
+        edits.append(editor.sample(tiny, sources, inverted, everywhere, owner).latents)
+    assert torch.equal(edits[0], edits[2]) and not torch.isclose(edits[0], edits[1]).all()

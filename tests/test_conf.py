@@ -56,6 +56,7 @@ def test_every_option_composes_and_names_things_that_exist(
     places = ["results_dir", "dataset.root", "++dataset.source"]
     more = ["mask.external.methods={mine: prompts}"] * (group == "mask" and option == "external")
     places += ["editor.instruct_diffusion.id"] * (option == "instruct_diffusion")
+    places += ["editor.pipeline.pipeline", "editor.pipeline.id"] * (option == "pipeline")
     places += [f"{'mask' if group == 'mask' else 'editor'}.external.root"] * ("external" in option)
     more += ["hparams_search.space={seed: [0, 1]}"] * (group == "hparams_search")
     cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places), *more)

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "temporary",
         "packing",
     ),
-    ("data", "diffusion"),
+    ("data", "diffusion", "prompts"),
     ("masks", "editing", "metrics"),
     ("store", "settings", "settings_page", "section", "parts", "protocol"),
     ("run", "stages"),

@@ -118,6 +118,9 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "model.few_steps": ("false", NOTHING),  # which editors may be run at all
     "model.ddim_steps": ("4", edits("diffedit", "prompt_to_prompt")),
     "model.guidance": ("2", edits("diffedit", "prompt_to_prompt")),
+    # What is written is in the names of items
+    "captions": ("{_target_: piebench_masks.prompts.blip.Blip}", NOTHING),
+    "concepts": ("{_target_: piebench_masks.prompts.flan_t5.FlanT5}", NOTHING),
     # Editors and inversions
     "editor.turbo_edit.steps": ("3", edits("turbo_edit")),
     "editor.turbo_edit.w": ("1", edits("turbo_edit")),

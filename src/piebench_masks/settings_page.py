@@ -44,6 +44,8 @@ GROUPS = {
     "methods": "Pairs of inversion and editor as PnP Inversion calls them, beside or instead of "
     "editors: `editor=[] methods=[ddim+p2p,directinversion+p2p]`.",
     "inversion": "The inversion of the editors that take one.",
+    "captions": "What masks and editors are shown in the place of source prompts.",
+    "concepts": "What DiffEdit is shown in the place of prompts.",
     "metrics": "The editing metrics.",
     "metrics/also": "Metrics beside those: `metrics/also=[dinov2,judge]`.",
     "protocol": "How edits are scored, several protocols beside each other: "

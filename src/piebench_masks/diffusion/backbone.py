@@ -18,6 +18,8 @@ Capability = Literal["few_steps", "self_attention", "residuals", "inpainting"]
 """Abilities that a model may lack: it samples in a few steps; its self-attention, or its ResNet
 blocks' residuals, can be seen and replaced; it takes a mask and the picture around it as input.
 """
+Prompt = str | tuple[str, ...]
+"""A text, or several, whose embeddings' mean stands for them."""
 Span = tuple[int, int]
 """The first character of a part of a prompt, and the one behind its last."""
 
@@ -106,7 +108,7 @@ class Backbone(Protocol):
         """The characters of the prompt that each token of ``tokenize`` stands for; (0, 0): none."""
 
     def encode_prompts(
-        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+        self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
         """B prompts as the network is given them, some without some of their words."""
 

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.attention import AttentionControl
-from piebench_masks.diffusion.backbone import Ablation, Capability, Conditioning, Posterior, Span
+from piebench_masks.diffusion.backbone import (
+    Ablation,
+    Capability,
+    Conditioning,
+    Posterior,
+    Prompt,
+    Span,
+)
 from piebench_masks.diffusion.ddim import leading_timesteps
 from piebench_masks.diffusion.ddpm import trailing_timesteps
 from piebench_masks.diffusion.level import Level, Spacing
@@ -139,7 +146,7 @@ class StableDiffusion:
         return self._text.spans(prompt)
 
     def encode_prompts(
-        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+        self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
         return self._text.encode(prompts, ablate)
 

@@ -68,7 +68,7 @@ class DiffEdit(Editor):
         masks: Tensor,
         owner: Tensor,
     ) -> Sampled:
-        target = backbone.encode_prompts(sources.target_prompts)
+        target = backbone.encode_prompts(sources.target_concepts)
         outside = inverted.x[:-1] if self.compat == "reference" else inverted.x[1:]
         return sample_blended(
             backbone, inverted, outside, target, masks, owner, guidance=self.guidance

@@ -6,9 +6,12 @@ from typing import Literal
 from piebench_masks.diffusion.recorder import Grid
 from piebench_masks.errors import BenchmarkError
 
-Condition = Literal["source", "target", "probe", "probe_ablated"]
+Condition = Literal[
+    "source", "target", "probe", "probe_ablated", "source_concept", "target_concept"
+]
 """The text that a row sees: a prompt; the probe, which is the source prompt, or the target where
-words are only inserted; the probe with its changed words zeroed (methods.md, section 2)."""
+words are only inserted; the probe with its changed words zeroed (methods.md, section 2); the
+captions of a concept, which is the prompt where there are none."""
 Text = Literal["source", "target", "probe", "blended_words", "instruction"]
 
 

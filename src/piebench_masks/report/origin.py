@@ -13,13 +13,15 @@ from piebench_masks.stages.edit import edit_folder
 from piebench_masks.stages.maps import map_folder
 from piebench_masks.stages.score_edits import edit_score_folder
 from piebench_masks.stages.scores import origins
+from piebench_masks.stages.written import written_folder
 
 
 def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> dict[str, Any]:
     """This process, what it computed, the artifacts' keys, and as ``items`` the union of those who
     made the items.
     """
-    keys = {f"maps of {name}": map_folder(run, name).key for name in run.methods}
+    keys = {writer: written_folder(run, writer).key for writer in run.writers}
+    keys |= {f"maps of {name}": map_folder(run, name).key for name in run.methods}
     keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
     model = "none" if run.editors else "none: edits made elsewhere"
     if run.uses_model:

@@ -310,7 +310,7 @@ def test_a_run_of_pipelines_alone_loads_no_other_model_and_says_how_it_masks(
         )
     console = Console(file=io.StringIO(), record=True, width=220)
     assert run_pipeline(cfg, cfg.stages, console) == 0
-    assert "(1 samples parsed, 6 U-Net rows, 0 VAE encodes" in console.export_text()
+    assert "6 U-Net rows, 0 VAE encodes" in console.export_text()
     table = pd.read_csv(tmp_path / "results/run/tables/editing.csv", keep_default_na=False)
     masking = table.set_index(["editor", "method"])["masking"]
     assert masking["hard", "oracle"] == "laid over, hard"

@@ -71,7 +71,7 @@ def save_t5(folder: Path) -> Path:
     )
     for weight in network.parameters():
         if weight.ndim > 1:  # untrained, requests would hardly matter
-            torch.nn.init.xavier_normal_(weight, gain=2.0)
+            torch.nn.init.xavier_normal_(weight, gain=8.0)
     words = range(4, 4 + len(T5_WORDS))
     network.generation_config.suppress_tokens = [
         token for token in range(VOCABULARY) if token not in words

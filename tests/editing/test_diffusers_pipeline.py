@@ -1,5 +1,6 @@
 """Pipelines of diffusers as editors: tiny random ones of four kinds, loaded as real ones are."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -9,17 +10,23 @@ from typing import Any
 
 import laws
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_pipelines
 import torch
+from hydra import compose, initialize_config_dir
 from instructed_model import save_model
 from PIL import Image
+from rich.console import Console
 
+from piebench_masks.cli import CONF
 from piebench_masks.data.scene import Scene
+from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.editing.diffusers_pipeline import DiffusersPipeline, laid_over
 from piebench_masks.editing.editor import Edited, Sources, paint
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
+from piebench_masks.pipeline import run_pipeline
 
 STEPS = 2
 SMALL_KONTEXT = {"max_area": 32 * 32, "_auto_resize": False, "max_sequence_length": 16}
@@ -281,3 +288,32 @@ def test_a_picture_of_another_size_is_brought_to_the_benchmarks(
     edited = editor.invert(None, Sources([scene], None))
     assert edited.images.shape == (1, 48, 48, 3)
     assert Image.fromarray(edited.images[0].numpy()).size == (48, 48)
+
+
+def test_a_run_of_pipelines_alone_loads_no_other_model_and_says_how_it_masks(
+    made: Callable[[str], DiffusersPipeline], tmp_path: Path
+) -> None:
+    write_shapes(tmp_path / "shapes", per_type=1)
+    target = f"{DiffusersPipeline.__module__}.DiffusersPipeline"
+    editor = made("instruct")
+    node = f"_target_: {target}, pipeline: {editor.pipeline}, id: '{editor.id}'"
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = compose(
+            "config",
+            [
+                *("limit=1", "threads=1", "tracker=none", "name=run", "mask=[]"),
+                *("baselines=[oracle]", "editor=[]", f"dataset.root={tmp_path}/shapes"),
+                *(f"artifacts_dir={tmp_path}/artifacts", f"results_dir={tmp_path}/results"),
+                f"+editor.hard={{{node}, arguments: {{num_inference_steps: 1}}}}",
+                f"+editor.soft={{{node}, arguments: {{num_inference_steps: 1}}, feather: 2.0}}",
+            ],
+        )
+    console = Console(file=io.StringIO(), record=True, width=220)
+    assert run_pipeline(cfg, cfg.stages, console) == 0
+    assert "6 U-Net rows, 0 VAE encodes" in console.export_text()
+    table = pd.read_csv(tmp_path / "results/run/tables/editing.csv", keep_default_na=False)
+    masking = table.set_index(["editor", "method"])["masking"]
+    assert masking["hard", "oracle"] == "laid over, hard"
+    assert masking["soft", "oracle"] == "laid over, feathered by 2 px"
+    assert masking["hard", "none"] == masking["identity", "identity"] == ""
+    assert "reconstruction" not in set(table["method"])

@@ -20,7 +20,9 @@ from piebench_masks.data.table import read_samples, samples_table
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.diffedit import DiffEdit
 from piebench_masks.editing.editor import Sources
+from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.diffedit import DiffEdit as DiffEditMap
+from piebench_masks.masks.needs import Needs
 from piebench_masks.masks.soft_maps import soft_maps
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
@@ -191,6 +193,11 @@ def test_the_embedding_of_captions_is_their_mean(tiny: Backbone) -> None:
     mean, plain = tiny.encode_prompts([("a red circle", "a big square"), "a red circle"]).hidden
     torch.testing.assert_close(mean, (one + other) / 2)
     assert torch.equal(plain, one)
+
+
+def test_captions_have_no_words_that_change() -> None:
+    with pytest.raises(BenchmarkError, match="several captions"):
+        Needs(conditions=("source_concept",), attention=True)
 
 
 def test_diffedits_map_and_edit_follow_the_captions(tiny: Backbone) -> None:

@@ -52,6 +52,12 @@ class Needs:
                 "Needs must name conditions (whose rows to ask for) and what to record of them "
                 f"(noise, attention, ...), or neither of both; this one has {self}"
             )
+        concepts = {"source_concept", "target_concept"} & {*self.conditions}
+        if concepts and (self.attention or self.cross_attention):
+            raise BenchmarkError(
+                f"Needs asks for attention to words of {' and '.join(sorted(concepts))}, which may "
+                "be several captions: ask for source and target, or for noise"
+            )
         if self.draws is not None and not 1 <= self.draws <= 1000:
             raise BenchmarkError(f"Needs.draws is {self.draws}: it must be null or from 1 to 1000")
         for level in self.levels:

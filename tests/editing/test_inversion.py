@@ -268,3 +268,37 @@ def _x0(backbone: Backbone) -> torch.Tensor:
 
 def _source(backbone: Backbone) -> Conditioning:
     return backbone.encode_prompts(laws.two_samples(backbone).source_prompts)
+
+
+def test_null_latent_inversion_is_a_single_branch(tiny: Backbone) -> None:
+    """As its formula says: negatives of both rows, led by the first row's loss, and offsets."""
+    single = inverted(tiny, partial(null_text, inner_steps=2, single_branch=True), [1])
+    sources, everyone = laws.two_samples(tiny), torch.arange(2)
+    texts = tiny.encode_prompts([sources.source_prompts[1], sources.target_prompts[1]])
+    plain = tiny.encode_prompts(["", ""])
+    negative, z = plain.hidden.clone(), single.x[0].repeat(2, 1, 1, 1)
+
+    def step(i: int, z: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        t = torch.full((2,), single.timesteps[i])
+        away = tiny.predict_noise(z, t, Conditioning(hidden, plain.pooled.clone()))
+        eps = away + 3.0 * (tiny.predict_noise(z, t, texts).clone() - away)
+        return single.step(i, z, eps, everyone)
+
+    assert single.trajectory is not None
+    for i in range(4):
+        with torch.enable_grad():
+            negative = negative.detach().clone().requires_grad_()
+            adam = torch.optim.Adam([negative], lr=1e-2 * (1 - i / 100))
+            for _ in range(2):
+                adam.zero_grad()
+                missed = step(i, z.clone(), negative)[0] - single.x[i + 1, 0].clone()
+                missed.square().mean().backward()
+                adam.step()
+        z_source = single.trajectory[i].repeat(2, 1, 1, 1)
+        offsets = step(i, z, negative.detach()) - step(i, z, plain.hidden)
+        # The edit's source row takes a plain step and gets its offset; the other row gets none.
+        following = step(i, z_source, plain.hidden) + offsets
+        torch.testing.assert_close(following[0], single.trajectory[i + 1, 0], atol=1e-4, rtol=1e-4)
+        assert torch.equal(negative[1], plain.hidden[1])
+        z = step(i, z, negative.detach())
+    assert not torch.allclose(negative[0], plain.hidden[0], atol=1e-3)

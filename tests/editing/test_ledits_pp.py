@@ -10,7 +10,7 @@ import torch
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.ledits_pp import LeditsPP
 
-EDITOR = LeditsPP(steps=3)
+EDITOR = LeditsPP(steps=3, threshold=0.7)
 FIRST_ORDER = replace(EDITOR, order=1, threshold=0.0)
 PUBLISHED = replace(EDITOR, compat="reference")
 each = pytest.mark.parametrize(

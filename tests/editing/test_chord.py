@@ -30,7 +30,7 @@ def test_outside_the_mask_the_step_changes_nothing(tiny: Backbone) -> None:
     found = PLAIN.sample(tiny, sources, inverted, laws.MASKS, laws.OWNER).latents
     outside = ~laws.MASKS[:, None].expand_as(found)
     assert torch.equal(found[outside], x0[outside])
-    assert not torch.isclose(found[~outside], x0[~outside]).any()
+    assert torch.isclose(found[~outside], x0[~outside]).float().mean() < 0.01
     EDITOR.edit(watched, sources, inverted, laws.MASKS, laws.OWNER)  # type: ignore[arg-type]
     ((timestep, z),) = watched.calls
     level, draw = tiny.level(299), torch.randn(4, 16, 16, generator=_generator())

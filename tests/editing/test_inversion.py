@@ -36,7 +36,7 @@ INVERSIONS: dict[str, Invert] = {
     "guided": partial(direct, inverse_guidance=2.5),
     "single_branch": partial(null_text, inner_steps=2, single_branch=True),
     "renoise": partial(renoise, first_averaged=(0, 2), averaged=(1, 3)),
-    "regularised": partial(renoise, averaged=(0, 2), pair_weight=1e-2, patch_weight=1e-3),
+    "regularised": partial(renoise, averaged=(0, 2), pair_weight=20.0, patch_weight=0.055),
 }
 every = pytest.mark.parametrize("inversion", INVERSIONS.values(), ids=INVERSIONS.keys())
 
@@ -239,8 +239,8 @@ def test_regularised_predictions_of_renoise_are_others_and_cost_one_more_a_step(
     plain = partial(renoise, first_averaged=(0, 2), averaged=(1, 3))
     whole = inverted(tiny, plain, [0, 1])
     pairs, patches = (
-        inverted(tiny, partial(plain, **{weight: 0.01}), [0, 1])
-        for weight in ("pair_weight", "patch_weight")
+        inverted(tiny, partial(plain, **weight), [0, 1])
+        for weight in ({"pair_weight": 20.0}, {"patch_weight": 0.055})
     )
     assert (whole.nfe == 2 + 3 * 3).all() and torch.equal(pairs.nfe, whole.nfe)
     assert torch.equal(patches.nfe, whole.nfe + 4)

@@ -15,8 +15,8 @@ from piebench_masks.diffusion.level import CLEAN, Level
 def solver_levels(backbone: Backbone, steps: int, skip: float) -> list[Level]:
     """steps + 1 levels, evenly spaced below pure noise, the last of which is clean.
 
-    skip: by how much more steps the schedule is divided, of which the noisiest are left out:
-    4 steps and 0.25 -> time steps 665, 499, 333, 167.
+    skip: the share of further steps, the noisiest, that are left out: 4 steps and 0.25 -> time
+    steps 665, 499, 333, 167.
     """
     whole = int(steps * (1 + skip))
     return [*backbone.levels(whole + 1)[whole - steps : whole], CLEAN]

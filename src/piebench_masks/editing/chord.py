@@ -67,10 +67,9 @@ class ChordEdit(Editor):
         eps = backbone.predict_noise(
             torch.cat([z, z]), timesteps.repeat(2), Conditioning.cat([source] * 2 + [target] * 2)
         ).unflatten(0, (2, 2, len(x0)))
-        changes = [
-            clean_difference(eps[0, k], eps[1, k], level) for k, level in enumerate((first, second))
-        ]
-        u = chordal(*changes, self.start, self.delta)
+        dv = clean_difference(eps[0, 0], eps[1, 0], first)
+        dv_below = clean_difference(eps[0, 1], eps[1, 1], second)
+        u = chordal(dv, dv_below, self.start, self.delta)
         return Change(u, torch.full((len(x0),), 4))
 
     def edit(

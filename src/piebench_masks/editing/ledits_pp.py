@@ -77,7 +77,7 @@ class LeditsPP(Editor):
     steps: int = 4
     skip: float = 0.2
     scale: float = 1.5
-    threshold: float = 0.7
+    threshold: float = 0.3
     order: Literal[1, 2] = 2
     compat: Compat = "exact"
     seed: int = 8128

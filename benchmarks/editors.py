@@ -153,8 +153,8 @@ def compare(plan: Plan, folder: Path) -> tuple[list[Sheet], dict[str, Any]]:
 
     def sheet(title: str, rows: Callable[[str], tuple[int, int]]) -> Sheet:
         findings = [Finding(name, *rows(name), "") for name in REFERENCE]
-        sums = [sum(values) for values in zip(*map(rows, table_1), strict=True)]
-        return Sheet.of(title, [*findings, Finding("all rows of Table 1", *sums, "")])
+        theirs, own = map(sum, zip(*map(rows, table_1), strict=True))
+        return Sheet.of(title, [*findings, Finding("all rows of Table 1", theirs, own, "")])
 
     steps = f"{plan.steps} steps"
     return [

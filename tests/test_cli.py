@@ -117,7 +117,8 @@ class Dark(Ours):
 """
 
 
-@pytest.mark.parametrize("devices", ["null", pytest.param("[cpu]", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", ["null", "[cpu]"])
 def test_warnings_are_in_the_log_and_only_those_of_libraries_are_not_on_the_terminal(
     devices: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -184,7 +184,7 @@ def test_reading_a_damaged_edit_reports_it_and_leaves_it_to_be_painted_anew(
 def test_no_key_of_scores_holds_a_path_or_how_they_are_computed(data: Path, tmp_path: Path) -> None:
     run = run_of(data, tmp_path)
     other = run_of(data, tmp_path, "+metrics.clip.rows=3", "+metrics.pixel.device=cpu")
-    for metric in run.metrics:
+    for metric in run.scorers:
         folder = edit_score_folder(run, "turbo_edit", metric)
         parameters = json.loads((folder.path / "stage.json").read_text())["parameters"]
         assert "/" not in json.dumps(parameters)
@@ -195,7 +195,8 @@ def test_a_metric_without_a_line_about_devices_runs_on_the_runs_device(
     data: Path, tmp_path: Path
 ) -> None:
     run = run_of(data, tmp_path, "device=cpu", "+metrics.pixel.device=meta")
-    assert {name: getattr(metric, "device", None) for name, metric in run.metrics.items()} == {
+    devices = {name: getattr(one.metric, "device", None) for name, one in run.scorers.items()}
+    assert devices == {
         "pixel": "meta",
         "lpips": "cpu",
         "clip": "cpu",

@@ -149,6 +149,7 @@ def test_turbo_edits_oracle_is_the_annotated_mask_itself(shapes: Path, tmp_path:
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason=f"the real samples are not at {SHARED}")
+@pytest.mark.slow  # parity/test_parity.py has their scores
 def test_published_edits_get_the_official_evaluators_means(start: Start) -> None:
     mini = SHARED / "data" / "piebench_mini"
     failed, _, results = start(

@@ -67,7 +67,9 @@ def grown(count: int, folder: Path, measure: Callable[[Callable[[], object]], in
     return found
 
 
-@pytest.mark.parametrize(("measure", "count"), [(calls, 125), (peak, 500)])
+@pytest.mark.parametrize(
+    ("measure", "count"), [(calls, 125), pytest.param(peak, 500, marks=pytest.mark.slow)]
+)
 def test_work_and_memory_grow_with_the_samples_and_no_faster(
     measure: Callable[[Callable[[], object]], int], count: int, tmp_path: Path
 ) -> None:

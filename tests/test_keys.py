@@ -214,7 +214,7 @@ def keys(run: Run) -> dict[str, str]:
     return found | {
         f"scores.{editor}.{metric}": edit_score_folder(run, editor, metric).key
         for editor in run.editors
-        for metric in run.metrics
+        for metric in run.scorers
     }
 
 

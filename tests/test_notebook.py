@@ -22,6 +22,7 @@ def outputs(notebook: nbformat.NotebookNode, kind: str) -> list[str]:
     return [content for content in found if content]
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_on_a_small_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shapes(tmp_path / "data" / "shapes", per_type=1)
     done = command(tmp_path, "mask=[ours]", "thresholds=[0.3,0.6]", "limit=4", "tracker=none")

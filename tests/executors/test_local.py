@@ -62,6 +62,7 @@ def test_what_a_worker_cannot_load_is_the_runs_error(compute: Compute, tmp_path:
     assert not workers()
 
 
+@pytest.mark.slow
 def test_few_batches_need_no_workers_where_nobody_asked_for_them(
     compute: Compute, tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,8 +97,7 @@ def identities_of(name: str, run: Run, samples: Sequence[Sample]) -> Any:
     return stage
 
 
-@pytest.mark.parametrize(
-    "how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_workers_end_with_the_main_process(how: signal.Signals, data: Path, tmp_path: Path) -> None:
     stopped(how, data, tmp_path, TWO)

@@ -25,6 +25,7 @@ def test_slurms_settings_are_those_of_the_launcher() -> None:
     assert launcher["partition"] is None and launcher["array_parallelism"] == 16
 
 
+@pytest.mark.slow
 def test_jobs_are_collected_and_one_that_fails_stops_no_other(data: Path, tmp_path: Path) -> None:
     arguments = [*SMALL, f"dataset.root={data}", "limit=2", "name=swept"]
     arguments += ["stages=[parse,masks,score,report]", "strength=0.25,0.5,2"]

@@ -21,7 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ),
     ("data", "diffusion", "prompts"),
     ("masks", "editing", "metrics"),
-    ("store", "settings", "settings_page", "section", "parts", "protocol"),
+    ("store", "settings", "settings_page", "section", "parts", "protocol", "pnp_inversion"),
     ("run", "stages"),
     ("runner", "executors"),
     ("report", "tracking"),

@@ -97,7 +97,7 @@ def editors() -> dict[str, Any]:
     """All methods as the editors of one run."""
     names = f"methods=[{','.join(README)}]"
     needed = "dataset.root=somewhere", "editor.instruct-diffusion.id=somewhere"
-    return made_editors(typed(composed("experiment=pnp_inversion", names, *needed)))
+    return made_editors(typed(composed("experiment=pnp_inversion", names, *needed)), "cpu")
 
 
 def test_the_table_has_the_names_of_the_readme() -> None:
@@ -139,7 +139,7 @@ def test_names_of_the_same_method_share_their_edits_and_no_others_do(
         assert identities[name] == identities[other]
     assert len({*identities.values()}) == len(identities) - len(SAME)
     chosen = "editor=[prompt_to_prompt]", "inversion=direct", "compat=reference", "model=sd14"
-    plain = made_editors(typed(composed(*chosen)))["prompt_to_prompt"]
+    plain = made_editors(typed(composed(*chosen)), "cpu")["prompt_to_prompt"]
     assert isinstance(plain, PromptToPrompt)
     assert str(part_identity(plain)) == identities["directinversion+p2p"]
 

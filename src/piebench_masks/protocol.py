@@ -20,6 +20,11 @@ RANDOM = "Random"
 """PIE-Bench's edit type that is no type, which some leave out."""
 
 
+def differing(switches: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    """The switches whose value is another one in ``others``."""
+    return {name: value for name, value in switches.items() if value != others.get(name)}
+
+
 class Casing(NamedTuple):
     """The switches of a protocol that change what a metric is shown."""
 
@@ -38,8 +43,7 @@ class Casing(NamedTuple):
     @property
     def unusual(self) -> dict[str, Any]:
         """What differs from the official protocol: all that artifact keys name of it."""
-        official = Casing()._asdict()
-        return {name: value for name, value in self._asdict().items() if value != official[name]}
+        return differing(self._asdict(), Casing()._asdict())
 
     @property
     def fields(self) -> set[str]:
@@ -94,9 +98,8 @@ class Protocol(Section):
     @property
     def unusual(self) -> str:
         """The switches that differ from the official protocol's, in words."""
-        official = Protocol().plain()
-        switches = self.plain().items()
-        return ", ".join(f"{name} {value}" for name, value in switches if value != official[name])
+        differences = differing(self.plain(), Protocol().plain())
+        return ", ".join(f"{name} {value}" for name, value in differences.items())
 
     def scored_types(self, edit_types: Sequence[str], name: str) -> list[str]:
         """Which of the data set's edit types are scored; BenchmarkError where one is none of it."""

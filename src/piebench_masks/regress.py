@@ -12,7 +12,7 @@ from rich.markup import escape
 from piebench_masks.console import JsonConsole, print_table, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.pipeline import run_pipeline
-from piebench_masks.protocol import OFFICIAL, Protocol
+from piebench_masks.protocol import OFFICIAL, Protocol, differing
 from piebench_masks.provenance import provenance
 from piebench_masks.report.regression import (
     STORED,
@@ -99,11 +99,10 @@ def check_protocol(path: Path, before: Any, run: Run) -> None:
     now = described_protocol(run)
     if before is None:
         before = {"name": OFFICIAL, "switches": Protocol().plain(), "metrics": {}}
-    switches, metrics = now["switches"], now["metrics"]
+    metrics = now["metrics"]
     other = [
-        f"{name} {before['switches'].get(name)!r} then, {switches[name]!r} now"
-        for name in switches
-        if switches[name] != before["switches"].get(name)
+        f"{name} {before['switches'].get(name)!r} then, {value!r} now"
+        for name, value in differing(now["switches"], before["switches"]).items()
     ]
     other += [
         f"another {name}"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from piebench_masks.console import print_table
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.protocol import OFFICIAL
 from piebench_masks.report.methods import editors_of
 from piebench_masks.report.names import edit_names
 from piebench_masks.report.results import Results, for_terminal, read_run
@@ -69,7 +70,7 @@ def _about(run: Results) -> str:
 def _protocol(run: Results) -> tuple[str, str]:
     """Name and digest of the one that the tables are of."""
     protocols: Mapping[str, str] = run.provenance.get("protocol", {})
-    return next(iter(protocols.items()), ("official", ""))
+    return next(iter(protocols.items()), (OFFICIAL, ""))
 
 
 def _names(folders: Sequence[Path]) -> list[str]:

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from executors.conftest import SMALL
@@ -27,10 +26,10 @@ def stopped(how: signal.Signals, data: Path, folder: Path, *overrides: str) -> N
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     try:
-        maps = partial(folder.glob, "artifacts/maps/*/*.safetensors")
-        working = until(lambda: any(maps()) and len(workers(process.pid)) == 2, seconds=180)
+        working = until(lambda: any(folder.glob("artifacts/maps/*/*.safetensors")))
+        assert working, process.communicate(timeout=1)
         below = workers(process.pid)
-        assert working, (below, [*maps()], process.poll())
+        assert len(below) == 2, below
         if how is signal.SIGINT:
             below = descendants(process.pid)
             os.killpg(process.pid, how)

@@ -362,7 +362,9 @@ def style(case: MoreCase) -> Iterator[Check]:
     if "style/clip_input_pool16" in case.arrays:
         seen: Any = image_transform(CLIP_SIZE, is_train=False)
         found = F.avg_pool2d(seen(Image.fromarray(case.image[0].numpy())), 16)
-        yield from close("StyleDiffusion's CLIP input", case, "style/clip_input_pool16", found, VIEW)
+        yield from close(
+            "StyleDiffusion's CLIP input", case, "style/clip_input_pool16", found, VIEW
+        )
     features = style_features(case.goldens)
     networks = [initial(features.shape[1], 77, STYLE.seed)]
     watched: Any = Watched(case.backbone)

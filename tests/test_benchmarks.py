@@ -33,6 +33,7 @@ from piebench_masks.masks.ours import Ours
 from piebench_masks.masks.postprocess import Propagate
 from piebench_masks.masks.rows import Answers
 from piebench_masks.masks.soft_maps import needs_model
+from piebench_masks.report.published import published
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.maps import read_map
@@ -336,6 +337,42 @@ def test_the_methods_script(tmp_path: Path) -> None:
     }
     sizes = {32: (10, 10), 16: (60, 20)}  # SDXL's
     assert layers == {(kind, g): sizes[g] for kind in ("cross", "self") for g in sizes}
+
+
+PUBLISHED_ROWS = {
+    "ddim+p2p": 450,
+    "negative-prompt-inversion+p2p": 350,
+    "directinversion+p2p": 650,
+    "ddim+masactrl": 400,
+    "directinversion+pnp": 250,
+    "ddim+pix2pix-zero": 350,
+    "edit-friendly-inversion+p2p": 328,
+    "edict+direct_forward": 720,
+    "blended-latent-diffusion": 76,
+}
+"""Of the published code's 50 steps."""
+
+
+def test_the_published_editors_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    counted = importlib.import_module("editor_rows").REFERENCE
+    assert {name: counted[name].rows(50) for name in PUBLISHED_ROWS} == PUBLISHED_ROWS
+    lines = published("editing")
+    assert {*lines.loc[lines["model"].isin(["sd14", "sd15"]), "editor"]} <= {*counted}
+
+
+@pytest.mark.slow
+def test_the_editors_script(tmp_path: Path) -> None:
+    options = "--quick", "--markdown"
+    written = run_script("editor_rows.py", *options, output=tmp_path / "editor_rows.json")
+    one, masked = ({line["what"]: line for line in sheet} for sheet in written["figures"].values())
+    # Of four steps and two masks: an inversion, a source branch, and two rows a mask.
+    assert one["directinversion+p2p"]["ours"] == 4 + 4 + 8
+    assert masked["directinversion+p2p"]["ours"] == 4 + 4 + 2 * 8
+    assert one["directinversion+p2p"]["reference"] == 13 * 4
+    assert all(line["ratio"] >= 1 for line in one.values())
+    assert all(masked[name]["ratio"] >= one[name]["ratio"] for name in one)
+    assert "all rows of Table 1" in one
 
 
 @pytest.mark.slow

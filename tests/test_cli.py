@@ -57,6 +57,8 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (["model.id=nowhere/at/all", "limit=1"], ["nowhere/at/all", "model.id"]),
         (["comat=exact"], ["comat is no setting: did you mean compat?"]),
         (["mask=[our]"], ["mask has no option our: did you mean ours"]),
+        (["methods=[null-text+p2p]"], ["no option null-text+p2p", "null-text-inversion+p2p"]),
+        (["methods=[nothing]"], ["methods has no option nothing", "--help lists them all"]),
         (["thresholds=["], ["thresholds=[", "quote"]),
         (["name=${nope}"], ["nope"]),
         (["frobnicate"], ["neither a setting", "audit, regress, show"]),

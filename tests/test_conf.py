@@ -13,6 +13,7 @@ from piebench_masks.cli import CONF
 from piebench_masks.data import scene
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import BASELINES
+from piebench_masks.pnp_inversion import METHODS
 from piebench_masks.run import Run
 from piebench_masks.settings import (
     BASELINE_NAMES,
@@ -54,6 +55,8 @@ def test_every_option_composes_and_names_things_that_exist(
     value = f"[{option}]" if group in ("mask", "editor") else option
     places = ["results_dir", "dataset.root", "++dataset.source"]
     more = ["mask.external.methods={mine: prompts}"] * (group == "mask" and option == "external")
+    places += ["editor.instruct_diffusion.id"] * (option == "instruct_diffusion")
+    places += ["editor.pipeline.pipeline", "editor.pipeline.id"] * (option == "pipeline")
     places += [f"{'mask' if group == 'mask' else 'editor'}.external.root"] * ("external" in option)
     more += ["hparams_search.space={seed: [0, 1]}"] * (group == "hparams_search")
     cfg = composed(f"{group}={value}", *(f"{key}={tmp_path}" for key in places), *more)
@@ -64,7 +67,8 @@ def test_every_option_composes_and_names_things_that_exist(
     run = Run(cfg)
     methods = {"mine" if name == "external" else name for name in cfg.get("mask", {})}
     assert set(run.methods) == {*methods, *cfg.baselines}
-    assert {*run.editors} - {"reconstruction"} == {*cfg.get("editor", {})} - {"external"}
+    bound = {"reconstruction"}
+    assert {*run.editors} - bound == {*cfg.get("editor", {})} - {"external"} - bound
 
 
 def test_the_paper_experiment_is_the_references_protocol() -> None:
@@ -263,7 +267,8 @@ def test_the_page_of_settings_is_current() -> None:
 def test_the_page_names_every_group_and_option() -> None:
     page = settings_page()
     folders = {path.parent for path in Path(CONF).rglob("*.yaml")} - {Path(CONF)}
-    assert {*DESCRIBED_GROUPS} == {folder.relative_to(CONF).as_posix() for folder in folders}
+    named = {folder.relative_to(CONF).as_posix() for folder in folders} | {METHODS}
+    assert {*DESCRIBED_GROUPS} == named
     for group, option in GROUPS:
         assert f"`{group}={option}`" in page
     for setting in ("`model.few_steps`", "`thresholds`", "`hparams_search.space`", "`image`"):

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ import pytest
 from _pytest.mark import ParameterSet
 from hydra.utils import get_object
 from PIL import Image
+from tiny_pipelines import save_inpainting, save_kontext
+from tiny_texts import save_blip, save_t5
 
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.settings_page import CONF
@@ -37,6 +40,9 @@ SMALL = "model=shapes_turbo metrics=shapes tracker=none threads=1 limit=1"
 QUICK = f"{SMALL} mask=[ours] baselines=[full]"
 OWN = "threads=1 limit=2 tracker=none devices=null thresholds=one baselines=[full]"
 """For the programs of extending.md."""
+
+SMALL_KONTEXT = "max_area=1024", "_auto_resize=false", "max_sequence_length=16"
+"""For the tiny one that stands for FLUX.1 Kontext."""
 
 COMMANDS = {
     # README
@@ -73,7 +79,40 @@ COMMANDS = {
     "PYTHONPATH=. piebench-masks experiment=demo name=sdedit "
     "+editor.sdedit._target_=sdedit.SDEdit": f"{OWN} mask=[ours]",
     "piebench-masks 'editor=[turbo_edit,diffedit,prompt_to_prompt]' inversion=direct "
-    "dataset=shapes name=editors": f"{QUICK} model.ddim_steps=2",
+    "dataset=shapes name=three": f"{QUICK} model.ddim_steps=2",
+    "piebench-masks experiment=editors": (
+        f"{SMALL} mask=[ours] model.ddim_steps=2 dataset.root=data/shapes devices=null"
+    ),
+    "piebench-masks experiment=table1 dataset.root=/path/to/PIE-Bench": (
+        f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2 "
+        "'methods=[ddim+masactrl,null-text-inversion+p2p,directinversion+pix2pix-zero]'"
+    ),
+    "piebench-masks experiment=pnp_inversion dataset.root=/path/to/PIE-Bench "
+    "'methods=[ddim+p2p,ablation_directinversion_interval_2+p2p]'": (
+        f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2"
+    ),
+    "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
+    "name=few_steps": QUICK,
+    "piebench-masks editor=[pipeline] editor.pipeline.pipeline=diffusers.FluxKontextPipeline "
+    "editor.pipeline.id=/path/to/FLUX.1-Kontext-dev "
+    "'editor.pipeline.arguments={num_inference_steps: 28, guidance_scale: 2.5}' name=kontext": (
+        f"{QUICK} editor.pipeline.arguments.num_inference_steps=1 "
+        f"{' '.join(f'+editor.pipeline.arguments.{each}' for each in SMALL_KONTEXT)}"
+    ),
+    "piebench-masks editor=[] name=pipelines '+editor.kontext={_target_: "
+    "piebench_masks.editing.diffusers_pipeline.DiffusersPipeline, "
+    "pipeline: diffusers.FluxKontextPipeline, id: /path/to/FLUX.1-Kontext-dev, feather: 2.0}' "
+    "'+editor.inpainting={_target_: piebench_masks.editing.diffusers_pipeline.DiffusersPipeline, "
+    "pipeline: diffusers.StableDiffusionInpaintPipeline, "
+    "id: /path/to/stable-diffusion-inpainting, prompt: target}'": (
+        f"{QUICK} +editor.inpainting.arguments.num_inference_steps=1 "
+        "+editor.kontext.arguments.num_inference_steps=1 "
+        f"{' '.join(f'+editor.kontext.arguments.{each}' for each in SMALL_KONTEXT)}"
+    ),
+    "piebench-masks captions=blip concepts=t5 'mask=[diffedit]' 'editor=[diffedit]' name=written": (
+        f"{SMALL} baselines=[full] model.ddim_steps=2 captions.model=blip captions.max_tokens=4 "
+        "concepts.model=t5 concepts.count=2 concepts.max_tokens=4"
+    ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
@@ -145,7 +184,7 @@ ELSEWHERE = {
 """Those that other tests run, and where."""
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
-    r"--config-dir"
+    r"--config-dir|=editors|=table1|name=pipelines"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
@@ -156,6 +195,13 @@ FIRST = {
     "name=toy": 'mkdir -p toy && echo \'{"_class_name": "Toy"}\' > toy/model_index.json',
 }
 """What must have been run before a command."""
+MODELS: dict[str, Callable[[Path], Path]] = {
+    "FLUX.1-Kontext-dev": save_kontext,
+    "stable-diffusion-inpainting": save_inpainting,
+    "blip": save_blip,
+    "t5": save_t5,
+}
+"""What is saved under a name that stands in a command, before it is run."""
 PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}
 """Complete programs that a command line does not name, and the pictures that they write."""
 
@@ -336,6 +382,9 @@ def marked(command: str) -> ParameterSet:
 @pytest.mark.parametrize("command", list(map(marked, COMMANDS)))
 def test_it_runs_as_written(command: str, place: Path) -> None:
     assert command in commands()
+    for name, save in MODELS.items():
+        if name in command and not (place / name).exists():
+            save(place / name)
     if first := FIRST.get(command):
         run(first, place, COMMANDS[first])
     text = run(command, place, COMMANDS[command])

@@ -64,7 +64,7 @@ class Still(Editor):
 
 
 STILL = f"{{_target_: {__name__}.Still, inversion: ${{inversion}}}}"
-TIMES = f"inversion._target_={__name__}.nothing", "+inversion.times=2"
+TIMES = "~inversion", f"+inversion={{_target_: {__name__}.nothing, _partial_: true, times: 2}}"
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ MODEL_MAPS = (
 BASE = (
     f"mask=[{','.join(MODEL_MAPS)}]",
     "baselines=[full,random,oracle]",
-    *("editor=[turbo_edit,diffedit,prompt_to_prompt]", "inversion=edit_friendly"),
+    *("editor=[turbo_edit,diffedit,prompt_to_prompt]", "inversion=direct"),
 )
 MAPS = (*MODEL_MAPS, "full", "random", "oracle")
 EDITORS = ("turbo_edit", "diffedit", "prompt_to_prompt", "reconstruction")
@@ -118,6 +118,9 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "model.few_steps": ("false", NOTHING),  # which editors may be run at all
     "model.ddim_steps": ("4", edits("diffedit", "prompt_to_prompt")),
     "model.guidance": ("2", edits("diffedit", "prompt_to_prompt")),
+    # What is written is in the names of items
+    "captions": ("{_target_: piebench_masks.prompts.blip.Blip}", NOTHING),
+    "concepts": ("{_target_: piebench_masks.prompts.flan_t5.FlanT5}", NOTHING),
     # Editors and inversions
     "editor.turbo_edit.steps": ("3", edits("turbo_edit")),
     "editor.turbo_edit.w": ("1", edits("turbo_edit")),
@@ -137,9 +140,11 @@ CHANGES: dict[str, tuple[str, set[str]]] = {
     "editor.prompt_to_prompt.reweight": ("1", INVERTED),
     "editor.prompt_to_prompt.blend_threshold": ("0.5", INVERTED),
     "editor.prompt_to_prompt.proximal": ("0.75", INVERTED),
+    "editor.prompt_to_prompt.offsets": ("source", INVERTED),
     "editor.prompt_to_prompt.compat": ("reference", INVERTED),
-    "inversion.skip": ("0.5", INVERTED),
-    "inversion.seed": ("1", INVERTED),
+    "inversion.scale": ("0.4", INVERTED),
+    "inversion.interval": ("2", INVERTED),
+    "inversion.inverse_guidance": ("2.5", INVERTED),
     # Metrics
     "metrics.lpips.name": ("other", scores("lpips")),
     "metrics.lpips.backbone": ("COPY", NOTHING),

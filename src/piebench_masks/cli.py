@@ -33,6 +33,7 @@ from piebench_masks.console import (
     terminal_width,
 )
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.pnp_inversion import METHODS, methods, store_methods
 from piebench_masks.settings import typed, typed_edit
 from piebench_masks.settings_page import CONF, help_text
 from piebench_masks.sweep import note_error
@@ -54,6 +55,7 @@ def _temporary_folder() -> str:
 
 OmegaConf.register_new_resolver("commented_settings", help_text, replace=True)
 OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
+store_methods()
 Task = Callable[[DictConfig, Console], int]
 
 
@@ -220,7 +222,9 @@ def explained(error: Exception, config_name: str = "config") -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
-        return f"{group} has no option {name}: {_nearest(name, options)}"
+        if group == METHODS:
+            options = [*methods()]
+        return f"{group} has no option {name}: {_nearest(name, options, '--help')}"
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:
             return (
@@ -249,13 +253,13 @@ def explained(error: Exception, config_name: str = "config") -> str:
     )
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
+def _nearest(name: str, names: Sequence[str], listing: str = "--cfg job") -> str:
     matches = difflib.get_close_matches(name, names, 3, 0.5)
     if matches:
         return f"did you mean {' or '.join(matches)}?"
     if name.startswith("hydra."):
         return "--cfg hydra lists Hydra's own"
-    return f"choose one of {', '.join(names)}" if len(names) < 20 else "--cfg job lists them all"
+    return f"choose one of {', '.join(names)}" if len(names) < 20 else f"{listing} lists them all"
 
 
 def _settings(config_name: str) -> list[str]:

@@ -11,15 +11,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from piebench_masks.console import JsonConsole, print_table, say
+from piebench_masks.data.sample import Sample
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.parts import made
 from piebench_masks.publish import report
 from piebench_masks.run import Run
 from piebench_masks.runner import Outcome, run_stage
-from piebench_masks.settings import Settings
+from piebench_masks.settings import WRITERS, Settings
 from piebench_masks.stages import STAGES, stage_of
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.stage import Stage
+from piebench_masks.stages.written import completed
 from piebench_masks.temporary import sweep_temporaries
 
 COUNTED = {
@@ -30,7 +32,7 @@ COUNTED = {
     "prompt_encodes": "prompt encodes",
 }
 MAKES_RESULTS = (
-    *("dataset", "model", "mask", "baselines", "editor", "inversion", "metrics"),
+    *("dataset", "model", *WRITERS, "mask", "baselines", "editor", "inversion", "metrics"),
     *("compat", "strength", "num_repeat", "sample_mode", "noise_dtype", "seed"),
     *("thresholds", "limit"),
 )
@@ -42,10 +44,10 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
 
     Raises BenchmarkError where the run as a whole cannot go on.
     """
-    if unknown := set(names) - {"parse", "report", *STAGES}:
+    if unknown := set(names) - {"report", *STAGES}:
         raise BenchmarkError(
-            f"stages: {', '.join(sorted(unknown))} unknown; there are parse, "
-            f"{', '.join(STAGES)} and report"
+            f"stages: {', '.join(sorted(unknown))} unknown; there are {', '.join(STAGES)} and "
+            "report"
         )
     run = Run(cfg)
     cfg = run.cfg
@@ -54,10 +56,10 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
     samples = parse(run, console).samples
     if "edit" in names:
         run.check_editors()
-    stages = [stage for n, make in STAGES.items() if n in names for stage in make(run, samples)]
+    completing = STAGES["parse"](run, samples)
     if cfg.dry_run:
         if samples:
-            print_table(console, _plan(stages))
+            print_table(console, _plan([*completing, *_stages(run, samples, names)]))
         return 0
     if "report" in names and not cfg.sweep and (differences := _changed_settings(run)):
         words = (
@@ -69,26 +71,38 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
     started = time.monotonic()
     total = Outcome(counts=Counter(samples_parsed=run.parsed))
     with made(cfg.executor, run=run, stage_of=stage_of) as executor:
-        for stage in stages:
-            total.add(
-                run_stage(
-                    stage,
-                    executor,
-                    batch_size=cfg.batch_size,
-                    overwrite=run.overwrite,
-                    fail_on_error=cfg.fail_on_error,
-                    console=console,
+
+        def compute(stages: Sequence[Stage]) -> None:
+            for stage in stages:
+                total.add(
+                    run_stage(
+                        stage,
+                        executor,
+                        batch_size=cfg.batch_size,
+                        overwrite=run.overwrite,
+                        fail_on_error=cfg.fail_on_error,
+                        console=console,
+                    )
                 )
-            )
+
+        compute(completing)
+        compute(_stages(run, samples, names))
     seconds = time.monotonic() - started
     counts = {"computed": total.items, "failed": len(total.failures)} | dict(total.counts)
     summary = None if cfg.sweep and "report" in names else _summary(total, seconds)
     say(console, "computed", summary, **counts, seconds=round(seconds, 1))
     if "report" in names:
-        report(run, samples, total, console)
+        report(run, completed(run, samples), total, console)
     if isinstance(console, JsonConsole):
         console.event("end", name=cfg.name, results=run.results, failed=len(total.failures))
     return len(total.failures)
+
+
+def _stages(run: Run, samples: Sequence[Sample], names: Sequence[str]) -> list[Stage]:
+    """Those of these names but for parse, over samples that are complete by now."""
+    samples = completed(run, samples)
+    chosen = [make for name, make in STAGES.items() if name in names and name != "parse"]
+    return [stage for make in chosen for stage in make(run, samples)]
 
 
 def _plan(stages: Sequence[Stage]) -> Table:

@@ -28,6 +28,7 @@ from piebench_masks.settings import Settings
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.score_edits import protocol_columns
 from piebench_masks.stages.scores import edit_scores, mask_scores
+from piebench_masks.stages.written import completed
 
 FEW = 10
 """The most rows that are printed where some are unchanged."""
@@ -53,7 +54,7 @@ def regress(cfg: Settings, console: Console) -> int:
         check_protocol(Path(cfg.baseline), baseline[1].get("protocol"), run)
     if failed := run_pipeline(cfg, [name for name in cfg.stages if name != "report"], console):
         return failed
-    samples = parse(run, Console(quiet=True)).samples
+    samples = completed(run, parse(run, Console(quiet=True)).samples)
     thresholds = {name: method.threshold for name, method in run.methods.items()}
     scores = mask_scores(run, samples), edit_scores(run, samples)
     current = series(*scores, protocol_columns(run, run.protocol), thresholds)

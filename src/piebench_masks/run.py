@@ -33,6 +33,7 @@ from piebench_masks.settings import (
     BOUNDS,
     EXTERNAL,
     RECONSTRUCTION,
+    WRITERS,
     EditImageSettings,
     ExternalMasks,
     Settings,
@@ -116,6 +117,7 @@ class Run:
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
             names.insert(0, "model")
+        names += self.writers
         for name in names:
             self.identity(name)
         return self._identities
@@ -124,6 +126,8 @@ class Run:
         section, _, part = name.partition(".")
         if section == "model":
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
+        if section in WRITERS:
+            return part_identity(self.writers[section])
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -194,7 +198,10 @@ class Run:
 
     def counts(self) -> Counter[str]:
         """Network rows evaluated so far in this process; empty while no model was loaded."""
-        return Counter(self.backbone.counts) if "backbone" in self.__dict__ else Counter()
+        counts = Counter(self.backbone.counts) if "backbone" in self.__dict__ else Counter[str]()
+        for editor in self.editors.values():
+            counts += getattr(editor, "counts", Counter())
+        return counts
 
     @functools.cached_property
     def methods(self) -> dict[str, MapMethod]:
@@ -215,12 +222,19 @@ class Run:
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
         """The chosen editors by name, in the order of the tables; behind those of a model what its
-        autoencoder does alone.
+        autoencoder does alone, or else the chosen reconstruction.
         """
-        editors = made_editors(self.cfg)
+        editors = made_editors(self.cfg, str(self.device))
+        chosen = editors.pop(RECONSTRUCTION, None)
         if any(editor.needs is not None for editor in editors.values()):
-            editors[RECONSTRUCTION] = Reconstruction()
-        return editors
+            chosen = chosen or Reconstruction()
+        return editors | ({RECONSTRUCTION: chosen} if chosen else {})
+
+    @functools.cached_property
+    def writers(self) -> dict[str, Any]:
+        """What writes captions, of pictures and of concepts, as far as it was asked for."""
+        nodes = {name: node for name in WRITERS if (node := getattr(self.cfg, name)) is not None}
+        return {n: made(node, **_device(node, str(self.device))) for n, node in nodes.items()}
 
     @property
     def scored_editors(self) -> list[str]:
@@ -298,6 +312,10 @@ def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
+def _device(node: Part, device: str) -> dict[str, str]:
+    return device_argument(get_object(node["_target_"]), node, device)
+
+
 def made_method(name: str, node: Part) -> MapMethod:
     """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
     method = made(node)
@@ -311,16 +329,21 @@ def made_method(name: str, node: Part) -> MapMethod:
 
 def made_metric(node: Part, device: str) -> Metric:
     """The metric that a node describes, on that device if it takes one."""
-    metric: Metric = made(node, **device_argument(get_object(node["_target_"]), node, device))
+    metric: Metric = made(node, **_device(node, device))
     return metric
 
 
-def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing.
+def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Editor]:
+    """The editors of a configuration by name, without ``external``, which paints nothing; on that
+    device those that take one.
 
     Raises BenchmarkError where one lacks a member that an editor has.
     """
-    editors = {name: made(node) for name, node in cfg.editor.items() if name != EXTERNAL}
+    editors = {
+        name: made(node, **_device(node, device))
+        for name, node in cfg.editor.items()
+        if name != EXTERNAL
+    }
     for name, editor in editors.items():
         missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
         if missing:
@@ -333,7 +356,7 @@ def made_editors(cfg: Settings | EditImageSettings) -> dict[str, Editor]:
 
 def only_editor(cfg: EditImageSettings) -> Editor:
     """The editor of a configuration that has a single one; else BenchmarkError."""
-    editors = made_editors(cfg)
+    editors = made_editors(cfg, cfg.device or default_device())
     if len(editors) != 1:
         raise BenchmarkError(
             f"editor names {len(editors)} editors ({', '.join(editors)}): choose one, as in "

@@ -29,6 +29,7 @@ BOUNDS = "bounds"
 """What edits lie between, under these names in the tables: the source as it is, what the model's
 autoencoder makes of it, and the true edit. All but the second are files of the data set."""
 IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
+WRITERS = ("captions", "concepts")
 Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
@@ -263,6 +264,8 @@ class Settings(MapSettings):
     mask: dict[str, Any] = field(default_factory=dict)
     editor: dict[str, Any] = field(default_factory=dict)
     inversion: Part | None = None
+    captions: Part | None = None
+    concepts: Part | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=lambda: {OFFICIAL: {}})
     tracker: Part
@@ -271,7 +274,8 @@ class Settings(MapSettings):
 
     def check_parts(self) -> None:
         """Raise BenchmarkError for a part that is not there or does not take its settings."""
-        check_part("tracker", self.tracker)
+        for name in ("tracker", *(name for name in WRITERS if getattr(self, name) is not None)):
+            check_part(name, getattr(self, name))
         check_part("executor", self.executor, run=None, stage_of=None)
         check_part("dataset.load", self.dataset.load, root=None, on_error=None)
         if self.dataset.prepare is not None:

@@ -28,6 +28,8 @@ CONF = next(
     if folder.is_dir()
 )
 """The configuration tree: inside an installed package, or at the top of a checkout."""
+PNP_INVERSION = "pnp_inversion.yaml"
+"""In the tree, the table of the methods of PnP Inversion."""
 SECTIONS: Mapping[str, type[Section]] = {
     "dataset": DatasetSettings,
     "model": ModelSettings,
@@ -39,7 +41,11 @@ GROUPS = {
     "model": "The diffusion model.",
     "mask": "Map methods, several at a time: `mask=[ours,diffedit]`.",
     "editor": "Editors, several at a time: `editor=[turbo_edit,masactrl]`.",
+    "methods": "Pairs of inversion and editor as PnP Inversion calls them, beside or instead of "
+    "editors: `editor=[] methods=[ddim+p2p,directinversion+p2p]`.",
     "inversion": "The inversion of the editors that take one.",
+    "captions": "What masks and editors are shown in the place of source prompts.",
+    "concepts": "What DiffEdit is shown in the place of prompts.",
     "metrics": "The editing metrics.",
     "metrics/also": "Metrics beside those: `metrics/also=[dinov2,judge]`.",
     "protocol": "How edits are scored, several protocols beside each other: "
@@ -77,9 +83,10 @@ def settings_page() -> str:
         parts.append(f"### {group}\n\n{words}\n")
         if group in SECTIONS:
             parts.append(_table(SECTIONS[group]))
+        if group == "methods":
+            parts.append(_yaml(Path(CONF) / PNP_INVERSION))
         for path in sorted((Path(CONF) / group).glob("*.yaml")):
-            text = path.read_text(encoding="utf-8").strip()
-            parts.append(f"`{group}={path.stem}`\n\n```yaml\n{text}\n```\n")
+            parts.append(f"`{group}={path.stem}`\n\n{_yaml(path)}")
     parts.append("## Settings of `python pipelines/edit_image.py`\n")
     parts.append("`model`, `editor` and `inversion` are as above.\n")
     parts.append(_table(EditImageSettings))
@@ -116,6 +123,10 @@ def _table(kind: type[Section]) -> str:
         cells = (f"`{kind.place}{entry.name}`", default_cell, values, metadata["comment"])
         lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _yaml(path: Path) -> str:
+    return f"```yaml\n{path.read_text(encoding='utf-8').strip()}\n```\n"
 
 
 def _as_yaml(value: Any) -> str:

@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
+
+if TYPE_CHECKING:
+    import torch
 
 READ = (".json", ".txt", ".model", ".safetensors")
 """Endings of the files that a transformers network and its processor are read from."""
@@ -85,6 +88,25 @@ def weights_folder(id: str, *, revision: str | None, cache_dir: str | None) -> t
     patterns = [f"*{ending}" for ending in READ]
     path = snapshot_download(id, revision=revision, cache_dir=cache_dir, allow_patterns=patterns)
     return Path(path), f"{id}@{Path(path).name}"
+
+
+def frozen(kind: Any, folder: Path, device: "torch.device") -> Any:
+    """The network of a transformers class in a folder, in float32 whatever it is stored in.
+
+    Raises ValueError where weights are missing: transformers draws those at random.
+    """
+    import torch
+
+    network, report = kind.from_pretrained(
+        folder,
+        local_files_only=True,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(f"{folder} lacks {len(missing)} weights of {kind.__name__}: {missing[0]}")
+    return network.eval().requires_grad_(False).to(device)
 
 
 def first_cause(error: BaseException) -> str:

@@ -94,17 +94,21 @@ def evaluations_are_counted(editor: Editor, backbone: Backbone) -> None:
     assert edited.nfe.sum() == backbone.counts["unet_rows"] - before
 
 
-def outside_is_the_sources_own(editor: Editor, backbone: Backbone) -> None:
-    """Whatever a step of an edit is given has, outside its mask, the inverted source's latents."""
+def outside_is_the_sources_own(editor: Editor, backbone: Backbone, *, shared: int = 0) -> None:
+    """Whatever a step of an edit is given has, outside its mask, the inverted source's latents.
+
+    shared: how many steps are asked of the U-Net with the inversion, for all masks at once.
+    """
     sources, watched = two_samples(backbone), Watched(backbone)
     inverted = editor.invert(backbone, sources)
     editor.edit(watched, sources, inverted, MASKS, OWNER)  # type: ignore[arg-type]
     outside = ~MASKS[:, None].expand(-1, 4, -1, -1)
     for timestep, y in watched.calls:
-        if len(y) == len(MASKS):  # of the edits, and not of their two sources
+        if len(y) >= len(MASKS):  # of the edits, and not of their two sources
             x = inverted.x[inverted.timesteps.index(timestep)][OWNER]
-            assert torch.equal(y[outside], x[outside])
-    assert {timestep for timestep, _ in watched.calls} == set(inverted.timesteps)
+            for rows in y.split(len(MASKS)):  # with the target and without it
+                assert torch.equal(rows[outside], x[outside])
+    assert {timestep for timestep, _ in watched.calls} == set(inverted.timesteps[shared:])
 
 
 def everything_is_no_mask(editor: Any, backbone: Backbone) -> None:

@@ -8,13 +8,7 @@ from typing import Any
 import laws
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    EulerAncestralDiscreteScheduler,
-    StableDiffusionInstructPix2PixPipeline,
-    UNet2DConditionModel,
-)
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from instructed_model import save_model
 
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.loading import load_backbone
@@ -22,56 +16,8 @@ from piebench_masks.editing.editor import paint
 from piebench_masks.editing.instruct_pix2pix import InstructPix2Pix
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
-from piebench_masks.training.model import MAX_TOKENS, write_tokenizers
 
 STEPS = 3
-
-
-def save_model(folder: Path, channels: int) -> Path:
-    """A pipeline's folder: 64x64 pictures, 4x8x8 latents."""
-    torch.manual_seed(0)
-    size = write_tokenizers(folder, ("a", "blue", "circle", "square", "big"))
-    StableDiffusionInstructPix2PixPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=(8,) * 4,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            norm_num_groups=4,
-            mid_block_add_attention=False,
-        ),
-        text_encoder=CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=size,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=2,
-                max_position_embeddings=MAX_TOKENS,
-                bos_token_id=size - 2,
-                eos_token_id=size - 1,
-                pad_token_id=size - 1,
-            )
-        ),
-        tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            in_channels=channels,
-            block_out_channels=(16, 16),
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            layers_per_block=1,
-            norm_num_groups=4,
-            attention_head_dim=2,
-            cross_attention_dim=16,
-        ),
-        scheduler=EulerAncestralDiscreteScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
-        ),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +79,7 @@ def test_before_every_step_but_the_first_the_outside_is_the_noised_source(
 
     sources = laws.one_sample(laws.two_samples(tiny), 0)
     inverted = editor.invert(tiny, sources)
-    pipeline, _ = editor._loaded(tiny)
+    pipeline, _ = editor.model.loaded(tiny)
     handle = pipeline.unet.register_forward_hook(look)
     masks, owner = laws.LEFT[None], torch.tensor([0])
     edited = editor.sample(tiny, sources, inverted, masks, owner)
@@ -152,7 +98,7 @@ def test_before_every_step_but_the_first_the_outside_is_the_noised_source(
 def test_edits_are_pictures_of_the_models_own_vae(editor: InstructPix2Pix, tiny: Backbone) -> None:
     sources = laws.two_samples(tiny)
     edited, _ = paint(tiny, editor, sources, laws.MASKS[:1], laws.OWNER[:1])
-    _, model = editor._loaded(tiny)
+    _, model = editor.model.loaded(tiny)
     latents = laws.sample(editor, tiny, sources, laws.MASKS[:1], laws.OWNER[:1]).latents
     assert edited.images.shape == (1, 64, 64, 3)
     assert torch.equal(edited.images, model.decode(latents))
@@ -202,5 +148,7 @@ def test_a_model_without_its_weights(tiny: Backbone, folder: Path, tmp_path: Pat
 
 def test_a_model_of_another_kind(tiny: Backbone, tmp_path: Path) -> None:
     plain = save_model(tmp_path, 4)
-    with pytest.raises(BenchmarkError, match=r"no InstructPix2Pix: its U-Net takes 4 channels"):
+    with pytest.raises(
+        BenchmarkError, match=r"does not edit by instruction: its U-Net takes 4 channels"
+    ):
         InstructPix2Pix(id=str(plain)).invert(tiny, laws.two_samples(tiny))

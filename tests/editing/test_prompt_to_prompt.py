@@ -134,6 +134,23 @@ def test_every_setting_matters(single: Backbone, settings: dict[str, Any]) -> No
     )
 
 
+def test_what_guidance_misses_may_be_added_to_the_edits(single: Backbone) -> None:
+    """The source's own offsets lead an edit to the source prompt to the picture itself."""
+    free = {"cross_replace": 0.0, "self_replace": 0.0, "blend_threshold": None, "reweight": 1.0}
+    sources = sources_of(0)
+    same = laws.changed(sources, target_prompt=sources.source_prompts)
+    x0 = sources.encoded.mean
+    missed = edited(single, editor("direct", **free), same)
+    assert not torch.isclose(missed, x0, atol=1e-2).all()
+    led = editor("direct", offsets="source", **free)
+    torch.testing.assert_close(edited(single, led, same), x0, atol=1e-3, rtol=1e-3)
+    its_own = editor("direct", offsets="target", **free)
+    torch.testing.assert_close(edited(single, its_own, sources), x0, atol=1e-3, rtol=1e-3)
+    assert not torch.isclose(edited(single, led, sources), x0, atol=1e-2).all()
+    with pytest.raises(BenchmarkError, match=r"with offsets: choose inversion=direct"):
+        editor("ddim", offsets="source")
+
+
 def test_replace_and_refine_differ_where_a_word_is_new(single: Backbone) -> None:
     p2p, sources = editor("direct"), sources_of(0)
     replaced = edited(single, replace(p2p, alignment="replace"), sources)

@@ -99,3 +99,12 @@ def test_a_folder_without_weights_is_not_filled_with_noise(tmp_path: Path) -> No
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     with pytest.raises(WeightsError, match="pretrained weights"):
         Clip(model=f"local-dir:{tmp_path}", pretrained=None).load()
+
+
+def test_the_first_token_of_a_picture_is_what_is_embedded(
+    random_clip: Clip, noisy: tuple[EditCase, np.ndarray]
+) -> None:
+    tokens = random_clip.tokens(noisy[1])
+    assert tokens.shape == (5, 1 + 4 * 4, 24)
+    embedded = torch.nn.functional.normalize(tokens[:, 0] @ random_clip.network.visual.proj, dim=-1)
+    torch.testing.assert_close(embedded, random_clip.embed_images(noisy[1]), atol=1e-5, rtol=1e-5)

@@ -2,10 +2,11 @@
 
     python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
 
-DIR has the form of ../shared/goldens/public, ../shared/goldens_editors/public or
-../shared/goldens_masks/public (described in the READMEs beside them), or that of
-../shared/data/piebench_mini, which has an official_metrics.json.
-Exit status 1: something is out.
+DIR has the form of ../shared/goldens/public, ../shared/goldens_editors/public,
+../shared/goldens_editors_more/public or ../shared/goldens_masks/public (described in the READMEs
+beside them; newer forms say in kind.json which they are), or that of ../shared/data/piebench_mini,
+which has an official_metrics.json. Models are looked for in $PIEBENCH_SHARED, if set.
+Exit status 1: something is out. What DIR holds beyond what is compared is listed, and is no fault.
 """
 
 import argparse
@@ -16,9 +17,12 @@ from typing import Any
 
 import torch
 from editors import EDITOR_FAMILIES, EditorGoldens
+from editors_ledits import LEDITS_FAMILIES
 from editors_masactrl import FEATURE_FAMILIES
+from editors_more import MORE_FAMILIES, MoreGoldens
+from editors_published import PUBLISHED_FAMILIES
 from families import FAMILIES, Check, official_scores
-from goldens import SHARED, THREADS, Goldens
+from goldens import SHARED, THREADS, Goldens, kind_of
 from masks import MASK_FAMILIES, MaskGoldens
 from rich.console import Console
 from rich.table import Table
@@ -31,16 +35,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, default=SHARED / "weights")
     asked = parser.parse_args(arguments)
     torch.set_num_threads(THREADS)
+    unseen: dict[str, list[str]] = {}
     if (asked.folder / "official_metrics.json").exists():
         checks = list(
             _safely("official scores", lambda: official_scores(asked.folder, asked.weights))
         )
     elif MaskGoldens.knows(asked.folder):
         cases = MaskGoldens(asked.folder, SHARED).cases
-        checks = _compared(MASK_FAMILIES, cases)
+        checks = _compared((*MASK_FAMILIES, *LEDITS_FAMILIES), cases)
         seen = {check.case.split()[0] for check in checks}
-        unseen = [case.key for case in cases if case.key not in seen]
-        checks += [Check("nobody looked at", f"{key}.npz", 1, 0) for key in unseen]
+        strange = [case.key for case in cases if case.key not in seen]
+        checks += [Check("nobody looked at", f"{key}.npz", 1, 0) for key in strange]
+    elif MoreGoldens.knows(asked.folder):
+        goldens = MoreGoldens(asked.folder, asked.model or SHARED)
+        checks = _compared((*PUBLISHED_FAMILIES, *MORE_FAMILIES), goldens.cases)
+        unseen = goldens.unseen()
+    elif (kind := kind_of(asked.folder)) not in (None, "goldens", "goldens_editors"):
+        line = f"{asked.folder} is of the kind {kind}, which nothing here compares yet"
+        Console().print(line, markup=False)
+        return 1
     elif EditorGoldens.knows(asked.folder):
         models = asked.model or SHARED / "goldens_editors" / "model"
         families = (*EDITOR_FAMILIES, *FEATURE_FAMILIES)
@@ -52,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(_table(checks))
     for check in (out := [check for check in checks if not check.ok])[:50]:
         console.print(f"out: {check.family}: {check.case}: {check.error:.3g}", markup=False)
+    for part, arrays in unseen.items():
+        console.print(f"not compared: {part}: {', '.join(arrays)}", markup=False)
     if not checks:
         console.print(f"{asked.folder} holds nothing that can be compared", markup=False)
     return int(bool(out) or not checks)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from editors import EditorGoldens
+from editors_more import MoreGoldens
 from goldens import SHARED, THREADS, Goldens
 from masks import MaskGoldens
 
@@ -33,6 +34,11 @@ def goldens(shared: Path) -> Goldens:
 @pytest.fixture(scope="session")
 def mask_goldens(shared: Path) -> MaskGoldens:
     return MaskGoldens(shared / "goldens_masks" / "public", shared)
+
+
+@pytest.fixture(scope="session")
+def more_goldens(shared: Path) -> MoreGoldens:
+    return MoreGoldens(shared / "goldens_editors_more" / "public", shared)
 
 
 @pytest.fixture(scope="session")

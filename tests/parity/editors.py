@@ -69,7 +69,11 @@ class EditorGoldens:
 
     @cached_property
     def backbone(self) -> Backbone:
-        return load_backbone(self.models / "sd1_random", variant="fp16", rows=1, vae_rows=1)
+        return load_backbone(self.folder_of_backbone, variant="fp16", rows=1, vae_rows=1)
+
+    @property
+    def folder_of_backbone(self) -> Path:
+        return self.models / "sd1_random"
 
 
 @dataclass(frozen=True)
@@ -120,8 +124,11 @@ class EditorCase:
         On a CPU the VAE's answer depends on that by up to 7e-3; this is the exact one, to 2e-5.
         Editors and everything else encode it pixel by pixel, as diffusers does with PIL's pictures.
         """
-        planar = self.image.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-        return self.backbone.encode_images(planar)
+        return self.backbone.encode_images(self.planar_image)
+
+    @property
+    def planar_image(self) -> Tensor:
+        return self.image.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
 
     @cached_property
     def x0(self) -> Tensor:

@@ -47,6 +47,12 @@ NEAR = 1e-5
 ONE = torch.zeros(1, dtype=torch.long)
 
 
+def kind_of(folder: Path) -> str | None:
+    """The form of a folder by its own word, whatever the folder is called; older ones say none."""
+    path = folder / "kind.json"
+    return json.loads(path.read_text()).get("kind") if path.is_file() else None
+
+
 @dataclass(frozen=True)
 class Goldens:
     """A folder of cases, and the folder of the models that they were made with."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from families import Check, furthest
+from goldens import kind_of
 from PIL import Image
 from torch import Tensor
 
@@ -80,8 +81,7 @@ class MaskGoldens:
     @staticmethod
     def knows(folder: Path) -> bool:
         """Whether the folder has this form, whatever it is called."""
-        kind = folder / "kind.json"
-        return kind.is_file() and json.loads(kind.read_text()).get("kind") == "goldens_masks"
+        return kind_of(folder) == "goldens_masks"
 
     @cached_property
     def cases(self) -> list["MaskCase"]:

@@ -9,7 +9,10 @@ import check
 import numpy as np
 import pytest
 from editors import EDITOR_FAMILIES, SLOW_FAMILIES, EditorGoldens
+from editors_ledits import LEDITS_FAMILIES
 from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
+from editors_more import MORE_FAMILIES, MoreGoldens
+from editors_published import PUBLISHED_FAMILIES, QUICK_PUBLISHED_FAMILIES
 from families import FAMILIES, Check, editing_metrics, official_scores
 from goldens import Goldens
 from masks import MASK_FAMILIES, MaskGoldens
@@ -55,7 +58,28 @@ def test_the_references_editors(editor_goldens: EditorGoldens, family: Any) -> N
     assert _out(family, editor_goldens.cases) == []
 
 
-@pytest.mark.parametrize("family", MASK_FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize("family", QUICK_PUBLISHED_FAMILIES, ids=lambda family: family.__name__)
+def test_parts_of_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
+    assert _out(family, more_goldens.cases) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    [
+        family
+        for family in (*PUBLISHED_FAMILIES, *MORE_FAMILIES)
+        if family not in QUICK_PUBLISHED_FAMILIES
+    ],
+    ids=lambda family: family.__name__,
+)
+def test_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
+    assert _out(family, more_goldens.cases) == []
+
+
+@pytest.mark.parametrize(
+    "family", (*MASK_FAMILIES, *LEDITS_FAMILIES), ids=lambda family: family.__name__
+)
 def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
     assert _out(family, mask_goldens.cases) == []
 
@@ -122,6 +146,32 @@ def test_the_command_fails_where_a_figure_is_out_or_cannot_be_computed(
     out = capsys.readouterr().out
     assert "out: raw attention maps: map/euler/ours/nr1/s0.5/argmax/raw16: 0.001" in out
     assert "masks of 611000000000: KeyError: 'sweep_labels'" in out
+
+
+@pytest.fixture
+def units(shared: Path, tmp_path: Path) -> Path:
+    """The units of more editors, in a folder of another name."""
+    public = shared / "goldens_editors_more" / "public"
+    for name in ("kind.json", "units_instruct.json", "units_instruct.npz"):
+        shutil.copy(public / name, tmp_path)
+    return tmp_path
+
+
+def test_a_folders_own_word_says_what_it_is_and_what_is_left_is_listed(
+    units: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check.main([str(units)]) == 0
+    out = capsys.readouterr().out
+    assert "InstructDiffusion noise levels" in out
+    assert "not compared: sigma_to_t: sigma, t, t_quantized" in out
+    with np.load(units / "units_instruct.npz") as arrays:
+        spoiled = {name: arrays[name] + 1 for name in arrays}
+    np.savez(units / "units_instruct.npz", **spoiled)
+    assert check.main([str(units)]) == 1
+    (units / "kind.json").write_text('{"kind": "goldens_unknown"}')
+    assert check.main([str(units)]) == 1
+    out = " ".join(capsys.readouterr().out.split())  # the console breaks lines
+    assert "of the kind goldens_unknown, which nothing here compares" in out
 
 
 def test_an_empty_folder_is_not_a_success(tmp_path: Path) -> None:

@@ -120,6 +120,56 @@ def test_other_data_or_models_make_every_comparison_void(
         assert table.frame["difference"].isna().all() and table.frame["ours"].notna().any()
 
 
+INVERSIONS = [
+    "ddim+p2p",
+    "null-text-inversion+p2p",
+    "negative-prompt-inversion+p2p",
+    "stylediffusion+p2p",
+    "directinversion+p2p",
+    "ddim+masactrl",
+    "directinversion+masactrl",
+    "ddim+pix2pix-zero",
+    "directinversion+pix2pix-zero",
+    "ddim+pnp",
+    "directinversion+pnp",
+]
+"""The rows of PnP Inversion's Table 1."""
+
+
+@pytest.fixture
+def inverted(edits: pd.DataFrame) -> pd.DataFrame:
+    """An edit of each sample by each of these methods."""
+    unmasked = edits[edits["method"] == "none"]
+    return pd.concat([unmasked.assign(editor=name) for name in INVERSIONS], ignore_index=True)
+
+
+def test_the_rows_of_table_1_are_found_by_their_index_names(inverted: pd.DataFrame) -> None:
+    setting = replace(FULL, model="sd14")
+    tables = published_tables(pd.DataFrame(), inverted, COLUMNS, {}, setting)
+    table = tables["published_editing"]
+    assert "VOID" not in table.title
+    lines = published("editing").set_index("editor").loc[INVERSIONS]
+    assert list(table.frame["what"].unique()) == list(lines["label"])
+    scored = table.frame.set_index(["what", "score"])["published"].xs("PSNR outside ↑", level=1)
+    assert scored.to_list() == lines["psnr_unedit_part"].to_list()
+
+
+def test_a_row_that_was_published_of_another_model_has_no_difference(
+    inverted: pd.DataFrame,
+) -> None:
+    setting = replace(FULL, model="sd14")
+    table = published_tables(pd.DataFrame(), inverted, COLUMNS, {}, setting)["published_editing"]
+    elsewhere = table.frame["what"].str.endswith("Plug-and-Play")
+    assert (table.frame["difference"].isna() == elsewhere).all() and elsewhere.any()
+    assert any("Plug-and-Play with Stable Diffusion 1.5" in note for note in table.notes)
+    only = inverted[inverted["editor"] == "ddim+pnp"]
+    table = published_tables(pd.DataFrame(), only, COLUMNS, {}, setting)["published_editing"]
+    assert table.title.endswith("(VOID)") and "not Stable Diffusion 1.5" in table.notes[0]
+    setting = replace(FULL, model="sd15")
+    table = published_tables(pd.DataFrame(), only, COLUMNS, {}, setting)["published_editing"]
+    assert table.frame["difference"].notna().all()
+
+
 def test_other_scorers_make_the_editing_tables_void(
     masks: pd.DataFrame, edits: pd.DataFrame
 ) -> None:

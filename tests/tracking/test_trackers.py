@@ -284,9 +284,11 @@ def test_mlflow_has_everything_in_a_local_file(run: FinishedRun, tmp_path: Path)
     artifacts = {file.path for file in client.list_artifacts(stored.info.run_id)}
     assert artifacts == {"mask_scores.parquet", "report.html", "pareto.png", "images", "shown"}
     assert tracker.publish(run) == place
-    tracker.publish(dataclasses.replace(run, summary={"dice/ours": 0.5}))
+    config = {"editor": {"ddim+p2p": {"steps": 50}}}
+    tracker.publish(dataclasses.replace(run, summary={"psnr/ddim+p2p": 0.5}, config=config))
     (replaced,) = client.search_runs([experiment])
-    assert replaced.data.metrics == {"dice/ours": 0.5}
+    assert replaced.data.metrics == {"psnr/ddim_p2p": 0.5}
+    assert replaced.data.params == {"editor/ddim_p2p/steps": "50"}
     assert len(list((tmp_path / "ml" / "mlflow").iterdir())) == 1
 
 

@@ -41,6 +41,9 @@ class Sample:
     ``edit_type`` is one of the data set's labels.
     ``annotated`` is the mask before its outermost ``border`` pixels were set; ``source_text`` and
     ``target_text`` are the prompts with their brackets; None: as ``mask`` and the prompts are.
+    ``caption`` is no part of the data set: where there is one, masks and editors are shown it in
+    the place of the source prompt. Nor are ``source_captions`` and ``target_captions``, written
+    about what is to be exchanged, and for what.
     """
 
     id: str
@@ -60,6 +63,9 @@ class Sample:
     border: int = 0
     source_text: str | None = None
     target_text: str | None = None
+    caption: str = ""
+    source_captions: tuple[str, ...] = ()
+    target_captions: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, str]:
@@ -96,7 +102,9 @@ class Sample:
                 return self.target_digest
             case "prompts":
                 prompts = self.source_prompt, self.target_prompt
-                return [*prompts, self.source_marked, self.target_marked]
+                written = self.caption, self.source_captions, self.target_captions
+                more = [written] if any(written) else []
+                return [*prompts, self.source_marked, self.target_marked, *more]
             case "annotation":
                 return [self.annotated or self.mask, self.border]
             case _:

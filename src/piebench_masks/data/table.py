@@ -117,7 +117,8 @@ def _is_sound_mask(mask: CocoRLE) -> bool:
 
 def _row(sample: Sample) -> dict[str, Any]:
     marked = {name: list(getattr(sample, name)) for name in ("source_marked", "target_marked")}
-    return asdict(sample) | marked
+    row = asdict(sample) | marked
+    return {name: row[name] for name in SCHEMA.names}
 
 
 def _sample(row: dict[str, Any]) -> Sample:

@@ -3,6 +3,7 @@
 Knows one attention layer at a time; must not know prompts or methods.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -48,14 +49,14 @@ class Projections:
     """Query, key and value of one layer, for the rows of one U-Net call, computed at first use.
 
     query [rows, heads, Q, d]; key, value [rows, heads, L, d]; L text positions, or the Q places of
-    the picture; scale: 1 / sqrt(d).
+    the picture; context: the hidden states [rows, L, D] of these; scale: 1 / sqrt(d).
     """
 
     def __init__(self, attention: Any, hidden_states: Tensor, text: Tensor | None) -> None:
         self.queries: int = hidden_states.shape[1]
         self.scale: float = attention.scale
         self._attention, self._hidden = attention, hidden_states
-        self._context = hidden_states if text is None else text
+        self.context = hidden_states if text is None else text
 
     @cached_property
     def query(self) -> Tensor:
@@ -63,11 +64,15 @@ class Projections:
 
     @cached_property
     def key(self) -> Tensor:
-        return self._heads(self._attention.to_k(self._context))
+        return self._heads(self._attention.to_k(self.context))
 
     @cached_property
     def value(self) -> Tensor:
-        return self._heads(self._attention.to_v(self._context))
+        return self.value_of(self.context)
+
+    def value_of(self, context: Tensor) -> Tensor:
+        """``value`` of other hidden states [rows, L, D]."""
+        return self._heads(self._attention.to_v(context))
 
     @cached_property
     def probabilities(self) -> Tensor:
@@ -99,10 +104,12 @@ class Projections:
 class AttentionControl:
     """May look at every attention layer of one U-Net call and answer in its place.
 
-    ``resnets``: names of the ResNet blocks whose residual it wants to see, too.
+    ``resnets``: names of the ResNet blocks whose residual it wants to see, too. ``differentiable``:
+    whether predictions have a gradient because of its answers.
     """
 
     resnets: tuple[str, ...] = ()
+    differentiable: bool = False
     rows: Tensor
 
     def select(self, rows: Tensor) -> None:
@@ -122,13 +129,18 @@ class AttentionRecorder(AttentionControl):
     """How strongly each place of the picture looks at some tokens, for the rows of one U-Net call.
 
     token_weights: [B, L], each row's weights of the text positions; map_size: the side g of the
-    layers to read, those with g * g queries (methods.md, section 2).
+    layers to read, those with g * g queries (methods.md, section 2), that lie in ``places``.
     maps: [B, g, g] float32, weighted over tokens, mean over heads, summed over layers. Reduced
     layer by layer, so no attention tensor outlives its layer.
     """
 
-    def __init__(self, token_weights: Tensor, map_size: int) -> None:
-        self.token_weights = token_weights.float()
+    def __init__(
+        self,
+        token_weights: Tensor,
+        map_size: int,
+        places: Collection[Place] = ("down", "mid", "up"),
+    ) -> None:
+        self.token_weights, self.places = token_weights.float(), places
         self.maps = torch.zeros(
             len(token_weights), map_size, map_size, device=self.token_weights.device
         )
@@ -139,7 +151,8 @@ class AttentionRecorder(AttentionControl):
         self.maps[rows] = 0.0
 
     def attend(self, layer: Layer, projections: Projections) -> None:
-        if layer.is_cross and projections.queries == self.maps[0].numel():
+        is_read = layer.is_cross and layer.place in self.places
+        if is_read and projections.queries == self.maps[0].numel():
             self.add(projections.probabilities)
 
     def add(self, probabilities: Tensor) -> None:

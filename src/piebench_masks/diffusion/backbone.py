@@ -18,6 +18,8 @@ Capability = Literal["few_steps", "self_attention", "residuals", "inpainting"]
 """Abilities that a model may lack: it samples in a few steps; its self-attention, or its ResNet
 blocks' residuals, can be seen and replaced; it takes a mask and the picture around it as input.
 """
+Prompt = str | tuple[str, ...]
+"""A text, or several, whose embeddings' mean stands for them."""
 Span = tuple[int, int]
 """The first character of a part of a prompt, and the one behind its last."""
 
@@ -34,6 +36,11 @@ class Posterior:
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> "Posterior":
         return Posterior(self.mean[index], self.std[index])
+
+    def draw(self, seed: int) -> Tensor:
+        """Latents [B, C, h, w]; every row has the draw that it would get alone."""
+        noise = torch.randn(self.mean.shape[1:], generator=torch.Generator().manual_seed(seed))
+        return self.mean + self.std * noise.to(self.mean.device)
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ class Backbone(Protocol):
         """The characters of the prompt that each token of ``tokenize`` stands for; (0, 0): none."""
 
     def encode_prompts(
-        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+        self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
         """B prompts as the network is given them, some without some of their words."""
 
@@ -129,6 +136,7 @@ class Backbone(Protocol):
     ) -> Tensor:
         """eps(z, t, c) for every row; latents [B, C, h, w], timesteps [B] -> [B, C, h, w] float32.
 
-        control: is shown, and may replace, the attention of the B rows, some rows at a time. Has a
-        gradient where the conditioning asks for one.
+        timesteps: may lie between two whole ones. control: is shown, and may replace, the attention
+        of the B rows, some rows at a time. Has a gradient where latents, conditioning or control
+        ask for one.
         """

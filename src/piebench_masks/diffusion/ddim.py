@@ -28,6 +28,16 @@ def ddim_step(
     return following.signal * x0 + noise * eps
 
 
+def clean_prediction(x: Tensor, eps: Tensor, level: Level) -> Tensor:
+    """x0 = (x - noise eps) / signal."""
+    return (x - level.noise * eps) / level.signal
+
+
+def clean_difference(eps: Tensor, other: Tensor, level: Level) -> Tensor:
+    """By how much the clean prediction of ``other`` exceeds that of eps, in the same x."""
+    return level.noise * (eps - other) / level.signal
+
+
 def ddpm_variance(level: Level, following: Level) -> float:
     """Of the step between two variance-preserving levels, formula (16) with eta 1."""
     step_alpha = level.alpha / following.alpha

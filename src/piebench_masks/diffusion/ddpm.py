@@ -17,6 +17,11 @@ def trailing_timesteps(steps: int) -> list[int]:
     return [round(TRAIN_TIMESTEPS - i * spacing) - 1 for i in range(steps)]
 
 
+def timestep_of(share: float) -> int:
+    """The time step at a share of the schedule, above 0 to 1: 0.9 -> 899."""
+    return round(share * TRAIN_TIMESTEPS) - 1
+
+
 def start_timestep(strength: float, steps: int = 4) -> int:
     """Where ``strength`` in [1/steps, 1] enters the trailing schedule: 0.5 -> 499 of 4 steps.
 

@@ -7,7 +7,7 @@ always local. Knows nothing of what the model is used for.
 import json
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from piebench_masks.diffusion.pipelines import INDEX, read_index
@@ -24,6 +24,9 @@ DESCRIPTIONS = (
     "tokenizer.json",
     "special_tokens_map.json",
     "added_tokens.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "chat_template.jinja",
     "vocab.json",
     "merges.txt",
     "spiece.model",
@@ -41,17 +44,19 @@ def resolve_model(
     variant: str | None,
     cache_dir: str | None,
     setting: str = "model",
+    unused: Collection[str] = UNUSED,
 ) -> tuple[Path, str]:
     """Folder and identity of a pipeline: the content of a local folder's files that are loaded, or
     a hub model's commit and variant.
 
     A hub model is downloaded on first use (only the files of ``variant``), later runs find it in
-    ``cache_dir`` (None: the hub's default cache). setting: where the user set it.
+    ``cache_dir`` (None: the hub's default cache). setting: where the user set it; unused: parts of
+    the pipeline that are not loaded.
     Raises BenchmarkError, naming what was looked for, where, and the remedy.
     """
     folder = Path(id).expanduser()
     if folder.is_dir():
-        return folder, files_identity(folder, loaded_files(folder, variant))
+        return folder, files_identity(folder, loaded_files(folder, variant, unused))
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", id):
         raise BenchmarkError(
             f"Model folder {id} does not exist. Set {setting}.id to the folder of a diffusers "
@@ -76,7 +81,7 @@ def resolve_model(
     return Path(path), f"{id}@{Path(path).name}{f', {variant}' if variant else ''}"
 
 
-def loaded_files(folder: Path, variant: str | None) -> list[Path]:
+def loaded_files(folder: Path, variant: str | None, unused: Collection[str] = UNUSED) -> list[Path]:
     """The files of a pipeline's folder that ``from_pretrained`` reads with that variant.
 
     A part that is of neither diffusers nor transformers, and a folder that lists no parts, count
@@ -86,7 +91,7 @@ def loaded_files(folder: Path, variant: str | None) -> list[Path]:
     libraries = {
         name: str(entry[0])
         for name, entry in index.items()
-        if isinstance(entry, list) and len(entry) == 2 and entry[0] and name not in UNUSED
+        if isinstance(entry, list) and len(entry) == 2 and entry[0] and name not in unused
     }
     if not any(isinstance(entry, list) for entry in index.values()):
         return _visible(folder)

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.attention import AttentionControl
-from piebench_masks.diffusion.backbone import Ablation, Capability, Conditioning, Posterior, Span
+from piebench_masks.diffusion.backbone import (
+    Ablation,
+    Capability,
+    Conditioning,
+    Posterior,
+    Prompt,
+    Span,
+)
 from piebench_masks.diffusion.ddim import leading_timesteps
 from piebench_masks.diffusion.ddpm import trailing_timesteps
 from piebench_masks.diffusion.level import Level, Spacing
@@ -139,7 +146,7 @@ class StableDiffusion:
         return self._text.spans(prompt)
 
     def encode_prompts(
-        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+        self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
         return self._text.encode(prompts, ablate)
 
@@ -194,9 +201,11 @@ class StableDiffusion:
 
         self.counts["unet_rows"] += len(latents)
         index = torch.arange(len(latents), device=self.device)
-        with seen_residuals(self._unet, control), torch.inference_mode(not hidden.requires_grad):
+        differentiable = hidden.requires_grad or latents.requires_grad
+        differentiable |= control is not None and control.differentiable
+        with seen_residuals(self._unet, control), torch.inference_mode(not differentiable):
             return self._unet_blocks.map(
-                predict, index, latents, timesteps.long(), hidden, conditioning.pooled
+                predict, index, latents, timesteps, hidden, conditioning.pooled
             )
 
     def _noise(
@@ -217,7 +226,7 @@ class StableDiffusion:
         ).sample.float()
         if not self._predicts_velocity:
             return prediction
-        alpha = self._alphas.to(self.device)[t].view(-1, 1, 1, 1)
+        alpha = self._alphas.to(self.device)[t.long()].view(-1, 1, 1, 1)
         return alpha.sqrt() * prediction + (1 - alpha).sqrt() * z
 
 

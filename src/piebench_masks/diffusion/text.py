@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from piebench_masks.batching import Blocks
-from piebench_masks.diffusion.backbone import Ablation, Conditioning, Span
+from piebench_masks.diffusion.backbone import Ablation, Conditioning, Prompt, Span
 
 CACHED_PROMPTS = 1024
 """The most prompts whose embeddings stay in memory, 0.3 GB of SDXL's in half precision."""
@@ -50,15 +50,23 @@ class Text:
 
     @torch.inference_mode()
     def encode(
-        self, prompts: Sequence[str], ablate: Sequence[Ablation] | None = None
+        self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
         """SDXL: both encoders' penultimate hidden states, and the second one's pooled embedding;
-        Stable Diffusion 1 and 2: the only one's last hidden state. Equal ones are encoded once.
+        Stable Diffusion 1 and 2: the only one's last hidden state. Equal ones are encoded once. Of
+        several texts for one prompt it is the mean.
         """
-        texts = list(zip(prompts, ablate or [NOTHING] * len(prompts), strict=True))
-        if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+        groups = [(prompt,) if isinstance(prompt, str) else prompt for prompt in prompts]
+        ablations = ablate or [NOTHING] * len(prompts)
+        texts = [
+            [(text, ablation) for text in group]
+            for group, ablation in zip(groups, ablations, strict=True)
+        ]
+        distinct = dict.fromkeys(text for group in texts for text in group)
+        if new := [text for text in distinct if text not in self._texts]:
             self._texts |= zip(new, self._encode(new), strict=True)
-        encoded = torch.stack([self._texts[text] for text in texts]).to(self._device)
+        means = [torch.stack([self._texts[text] for text in group]).mean(dim=0) for group in texts]
+        encoded = torch.stack(means).to(self._device)
         for text in list(self._texts)[:-CACHED_PROMPTS]:
             del self._texts[text]
         shape = (self.max_tokens, self._width)

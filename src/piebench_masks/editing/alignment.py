@@ -151,6 +151,18 @@ def cross_schedule(
     return schedule
 
 
+def blended_positions(source: Prompt, target: Prompt, blended: str, length: int) -> Tensor:
+    """[2, L], 1 where the first blended word stands in the source, and the second in the target.
+
+    blended: "cat dog", or empty.
+    """
+    positions, words = torch.zeros(2, length), blended.split()[:2]
+    if words:
+        positions[0, source.find(words[0])] = 1
+        positions[1, target.find(words[-1])] = 1
+    return positions
+
+
 def _bare(word: str) -> str:
     return word.strip(string.punctuation).lower()
 

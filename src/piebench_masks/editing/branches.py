@@ -92,6 +92,45 @@ class Injection(AttentionControl):
         return self.features.get(name, self.owner[self.rows])
 
 
+class StoredAttention(AttentionControl):
+    """Stores the probabilities [rows, heads, Q, L] of some layers."""
+
+    def __init__(self, attention: SourceFeatures, layers: Collection[Layer]) -> None:
+        self.attention, self.layers = attention, layers
+
+    def attend(self, layer: Layer, projections: Projections) -> None:
+        if layer in self.layers:
+            self.attention.put(layer, self.rows, projections.probabilities)
+
+
+class AttentionLoss(AttentionControl):
+    """How far N rows' attention in some layers is from that of their sources.
+
+    owner: [N], the source of each. losses: [N], squared differences, averaged over heads, summed
+    over places and text positions (or averaged over them, too: ``mean``), and summed over layers.
+    """
+
+    def __init__(
+        self,
+        attention: SourceFeatures,
+        owner: Tensor,
+        layers: Collection[Layer],
+        *,
+        mean: bool = False,
+    ) -> None:
+        self.attention, self.owner, self.layers, self.mean = attention, owner, layers, mean
+        self.losses = torch.zeros(len(owner), device=owner.device)
+
+    def attend(self, layer: Layer, projections: Projections) -> None:
+        if layer not in self.layers:
+            return
+        stored = self.attention.get(layer, self.owner[self.rows])
+        squares = (projections.probabilities - stored).square().mean(dim=1)
+        losses = squares.mean(dim=(1, 2)) if self.mean else squares.sum(dim=(1, 2))
+        repeats = (self.rows[:, None] == self.rows).sum(dim=1)  # the padding of a block
+        self.losses = self.losses.index_add(0, self.rows, losses / repeats)
+
+
 @torch.inference_mode()
 def sample_edits(
     backbone: Backbone,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.editing.blending import sample_blended
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.editing.inversion import Inversion, ddim
 
@@ -38,9 +39,7 @@ class DiffEdit(Editor):
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
         x0 = sources.encoded.mean
         if self.compat == "reference":
-            generator = torch.Generator().manual_seed(self.seed)
-            draw = torch.randn(x0.shape[1:], generator=generator).to(x0.device)
-            x0 = x0 + sources.encoded.std * draw
+            x0 = sources.encoded.draw(self.seed)
         source = backbone.encode_prompts(sources.source_prompts)
         return ddim(
             backbone,
@@ -61,7 +60,6 @@ class DiffEdit(Editor):
     ) -> Edited:
         return decoded(backbone, self.sample(backbone, sources, inverted, masks, owner))
 
-    @torch.inference_mode()
     def sample(
         self,
         backbone: Backbone,
@@ -70,15 +68,8 @@ class DiffEdit(Editor):
         masks: Tensor,
         owner: Tensor,
     ) -> Sampled:
-        target = backbone.encode_prompts(sources.target_prompts)[owner]
-        y = inverted.x[0][owner]
-        for i, timestep in enumerate(inverted.timesteps):
-            t = torch.full((len(y),), timestep)
-            eps = backbone.predict_noise(y, t, target)
-            if self.guidance != 1:
-                eps_negative = backbone.predict_noise(y, t, inverted.negative[i][owner])
-                eps = eps_negative + self.guidance * (eps - eps_negative)
-            source_latents = inverted.x[i if self.compat == "reference" else i + 1][owner]
-            y = torch.where(masks[:, None], inverted.step(i, y, eps, owner), source_latents)
-        calls = len(inverted.timesteps) * (1 if self.guidance == 1 else 2)
-        return Sampled(y, torch.full((len(y),), calls))
+        target = backbone.encode_prompts(sources.target_concepts)
+        outside = inverted.x[:-1] if self.compat == "reference" else inverted.x[1:]
+        return sample_blended(
+            backbone, inverted, outside, target, masks, owner, guidance=self.guidance
+        )

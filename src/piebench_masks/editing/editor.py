@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
-from piebench_masks.diffusion.backbone import Backbone, Capability, Posterior
+from piebench_masks.diffusion.backbone import Backbone, Capability, Posterior, Prompt
 from piebench_masks.errors import BenchmarkError
 
 READABLE = ("image", "target_image", "prompts", "instruction", "blended_word", "mask")
@@ -53,6 +53,11 @@ class Sources:
         return [scene.target_prompt for scene in self.scenes]
 
     @property
+    def target_concepts(self) -> list[Prompt]:
+        """What captions say of each target, or its prompt."""
+        return [scene.target_concept for scene in self.scenes]
+
+    @property
     def instructions(self) -> list[str]:
         return [scene.instruction for scene in self.scenes]
 
@@ -88,6 +93,11 @@ class Editor(Protocol):
     version: raised by hand when its edits change; needs: what it asks of the model, None for an
     editor without a model, whose backbone is None; reads: which of `READABLE` it looks at.
     In both functions the result of a sample and a mask depends on no other sample or mask.
+
+    An editor with a model of its own is given the run's device if its signature has a ``device``.
+    It may also have ``load() -> None``, which loads its networks, so that what is wrong with them
+    ends a run at its start; ``counts: Counter[str]``, their rows, as `Backbone` has them; and
+    ``masking: str``, how it keeps to masks, for tables.
     """
 
     version: ClassVar[int] = 1

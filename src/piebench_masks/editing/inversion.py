@@ -4,7 +4,7 @@ Functions over tensors, all called alike: ``(backbone, x0, source, *, steps, gui
 [B, 4, h, w] and B source prompts. Know nothing of edits, targets or masks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from piebench_masks.diffusion.backbone import Backbone, Conditioning
 from piebench_masks.diffusion.ddim import ddim_step, ddpm_variance
 from piebench_masks.diffusion.ddpm import add_noise
+from piebench_masks.diffusion.guidance import evaluations, guided_noise
 from piebench_masks.diffusion.level import Level
 from piebench_masks.errors import BenchmarkError
 
@@ -26,7 +27,7 @@ class Inversion:
     each, what guidance leads away from.
     trajectory: [K + 1, B, 4, h, w], the path of the source branch, mostly x itself; None: the
     branch is sampled from x[0]. noise: [K, B, 4, h, w], added after every step, of ``variance``
-    [K]; None: no noise.
+    [K], which is 0 for a fixed offset; None: no noise.
     nfe: long [B], U-Net evaluations.
     """
 
@@ -61,6 +62,15 @@ class Inversion:
         return mean + self.noise[i][owner]
 
 
+def unshifted(backbone: Backbone, steps: int) -> list[Level]:
+    """The schedule one time step lower: 10 -> [900, 800, ..., 0], and the picture's.
+
+    That of code which sets no steps_offset. Its last step, from 0 to 0, changes nothing.
+    """
+    *noisy, picture = backbone.levels(steps)
+    return [*(backbone.level(level.timestep - 1) for level in noisy), picture]
+
+
 Invert = Callable[..., Inversion]
 """One of this module's functions, or one with some of its settings filled in."""
 
@@ -85,31 +95,101 @@ def ddim(
     steps: int,
     guidance: float,
     strength: float = 1.0,
+    inverse_guidance: float = 1.0,
+    levels: list[Level] | None = None,
+    refine: Callable[[Tensor], Tensor] | None = None,
 ) -> Inversion:
-    """Deterministic inversion with the source prompt and no guidance (Song et al. 2010.02502).
+    """Deterministic inversion with the source prompt (Song et al. 2010.02502).
 
-    strength: the share of the schedule, from the picture on, that is inverted.
+    strength: the share of the schedule, from the picture on, that is inverted; inverse_guidance:
+    the scale of guidance while it is, 1 for none. levels: steps + 1, in the place of the model's;
+    refine: what is made of every predicted noise.
     """
     count = int(steps * strength)
-    levels = backbone.levels(steps)[steps - count :]
+    levels = (levels or backbone.levels(steps))[steps - count :]
+    empty_prompt = backbone.encode_prompts([""] * len(x0))
     x = [x0]
     for i in reversed(range(count)):
-        eps = backbone.predict_noise(x[0], torch.full((len(x0),), levels[i].timestep), source)
+        t = levels[i].timestep
+        eps = guided_noise(backbone, x[0], t, source, empty_prompt, inverse_guidance)
+        eps = refine(eps) if refine else eps
         x.insert(0, ddim_step(x[0], eps, levels[i + 1], levels[i]))
-    empty_prompt = backbone.encode_prompts([""] * len(x0))
-    nfe = torch.full((len(x0),), count)
+    nfe = torch.full((len(x0),), count * evaluations(inverse_guidance))
     return Inversion(levels, torch.stack(x), [empty_prompt] * count, nfe)
 
 
+@torch.inference_mode()
 def direct(
-    backbone: Backbone, x0: Tensor, source: Conditioning, *, steps: int, guidance: float
+    backbone: Backbone,
+    x0: Tensor,
+    source: Conditioning,
+    *,
+    steps: int,
+    guidance: float,
+    scale: float = 1.0,
+    interval: int = 1,
+    inverse_guidance: float = 1.0,
+    levels: list[Level] | None = None,
+    refine: Callable[[Tensor], Tensor] | None = None,
 ) -> Inversion:
     """PnP Inversion (Ju et al. 2310.01506): the source branch returns to x at every step.
 
-    The published offsets have the same effect, at three further U-Net evaluations a step.
+    The published offsets have the same effect, at three further U-Net evaluations a step. The
+    paper's ablations: scale, the share of the way back to x, and interval, the branch returns at
+    every such step only, from the first on. What guided sampling misses is then evaluated.
+    inverse_guidance, levels, refine: see `ddim`. Raises BenchmarkError for an interval below 1.
     """
-    inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
-    return replace(inverted, trajectory=inverted.x)
+    if interval < 1:
+        raise BenchmarkError(
+            f"inversion.interval is {interval}: set it from 1 on, 1 for every step"
+        )
+    inverted = ddim(
+        backbone,
+        x0,
+        source,
+        steps=steps,
+        guidance=guidance,
+        inverse_guidance=inverse_guidance,
+        levels=levels,
+        refine=refine,
+    )
+    samples = torch.arange(len(x0), device=x0.device)
+    y, nfe = [inverted.x[0]], inverted.nfe.clone()
+    for i, timestep in enumerate(inverted.timesteps):
+        share = 0.0 if i % interval else scale
+        if share == 1:
+            y.append(inverted.x[i + 1])
+            continue
+        eps = guided_noise(backbone, y[i], timestep, source, inverted.negative[i], guidance)
+        y.append(torch.lerp(inverted.step(i, y[i], eps, samples), inverted.x[i + 1], share))
+        nfe += evaluations(guidance)
+    return replace(inverted, trajectory=torch.stack(y), nfe=nfe)
+
+
+@torch.inference_mode()
+def with_offsets(
+    backbone: Backbone, inverted: Inversion, text: Conditioning, guidance: float
+) -> Inversion:
+    """The inversion with the offsets by which guided steps with ``text`` miss its trajectory.
+
+    As noise without variance, which `Inversion.step` adds (Ju et al. 2310.01506). text: B prompts;
+    all steps are evaluated at once. Raises BenchmarkError without a trajectory.
+    """
+    if inverted.trajectory is None:
+        raise BenchmarkError("offsets lead back to a trajectory: choose inversion=direct")
+    y, count = inverted.trajectory, len(inverted.timesteps)
+    eps = guided_noise(
+        backbone,
+        y[:-1].flatten(0, 1),
+        torch.tensor(inverted.timesteps).repeat_interleave(len(text)),
+        Conditioning.cat([text] * count),
+        Conditioning.cat(inverted.negative),
+        guidance,
+    ).unflatten(0, (count, len(text)))
+    samples = torch.arange(len(text), device=y.device)
+    offsets = [y[i + 1] - inverted.step(i, y[i], eps[i], samples) for i in range(count)]
+    nfe = inverted.nfe + count * evaluations(guidance)
+    return replace(inverted, noise=torch.stack(offsets), variance=[0.0] * count, nfe=nfe)
 
 
 def negative_prompt(
@@ -130,27 +210,34 @@ def null_text(
     guidance: float,
     inner_steps: int = 10,
     epsilon: float = 1e-5,
+    single_branch: bool = False,
 ) -> Inversion:
     """Null-text inversion (Mokady et al. 2211.09794) optimises the text that guidance leads from.
 
     Every step takes at most inner_steps of Adam, until guided sampling reproduces x to a mean
     squared error of epsilon + 2e-5 i. A forward pass with its gradient counts as one evaluation.
+    single_branch: only the source branch is led away from the optimised text, edits from the empty
+    prompt. Null-latent inversion (both: Ju et al. 2310.01506) is the same: its offsets are what the
+    optimised text changes, and only the source branch gets them.
     """
     inverted = ddim(backbone, x0, source, steps=steps, guidance=guidance)
     negative, nfe, y = inverted.negative[0], inverted.nfe.clone(), inverted.x[0]
     samples = torch.arange(len(x0), device=x0.device)
-    optimised = []
+    optimised, trajectory = [], [y]
     for i, timestep in enumerate(inverted.timesteps):
         t = torch.full((len(x0),), timestep)
         conditional = backbone.predict_noise(y, t, source)
-        hidden, evaluations = _reproducing(
+        hidden, evaluations_taken = _reproducing(
             backbone, inverted, i, y, conditional, negative, guidance, inner_steps, epsilon
         )
         negative = Conditioning(hidden, negative.pooled)
         eps_negative = backbone.predict_noise(y, t, negative)
         y = inverted.step(i, y, eps_negative + guidance * (conditional - eps_negative), samples)
         optimised.append(negative)
-        nfe += 2 + evaluations
+        trajectory.append(y)
+        nfe += 2 + evaluations_taken
+    if single_branch:
+        return replace(inverted, trajectory=torch.stack(trajectory), nfe=nfe)
     return replace(inverted, negative=optimised, nfe=nfe)
 
 
@@ -170,26 +257,62 @@ def _reproducing(
         y, x_next, conditional = y.clone(), inverted.x[i + 1].clone(), conditional.clone()
         pooled, hidden = negative.pooled.clone(), negative.hidden.float().clone()
         rows = [row.requires_grad_() for row in hidden.unbind()]
-        adam = torch.optim.Adam(rows, lr=1e-2 * (1 - i / 100))
-        evaluations, active = torch.zeros(len(y), dtype=torch.long), list(range(len(y)))
-        for _ in range(inner_steps):
-            if not active:
-                break
-            adam.zero_grad()
+
+        def losses(active: list[int]) -> Tensor:
             text = torch.stack([rows[b] for b in active]).to(negative.hidden.dtype)
             t = torch.full((len(active),), inverted.timesteps[i])
             eps_negative = backbone.predict_noise(y[active], t, Conditioning(text, pooled[active]))
             eps = eps_negative + guidance * (conditional[active] - eps_negative)
             y_next = ddim_step(y[active], eps, inverted.levels[i], inverted.levels[i + 1])
-            losses = (y_next - x_next[active]).square().flatten(1).mean(dim=1)
-            losses.sum().backward()
-            adam.step()
-            evaluations[active] += 1
-            tolerance = epsilon + 2e-5 * i
-            active = [
-                b for b, loss in zip(active, losses.tolist(), strict=True) if loss >= tolerance
-            ]
+            return (y_next - x_next[active]).square().flatten(1).mean(dim=1)
+
+        evaluations = descend(
+            [[row] for row in rows],
+            losses,
+            rate=1e-2 * (1 - i / 100),
+            iterations=inner_steps,
+            tolerance=epsilon + 2e-5 * i,
+        )
         return torch.stack(rows).detach().to(negative.hidden.dtype), evaluations
+
+
+def descend(
+    weights: Sequence[Sequence[Tensor]],
+    losses: Callable[[list[int]], Tensor],
+    *,
+    rate: float,
+    iterations: int,
+    tolerance: float,
+) -> Tensor:
+    """Adjust the weights of B samples by Adam, each until its loss was below the tolerance.
+
+    losses: of the samples that are still adjusted, by index. Returns how often each was, long [B].
+    """
+    adam = torch.optim.Adam([weight for sample in weights for weight in sample], lr=rate)
+    evaluations = torch.zeros(len(weights), dtype=torch.long)
+    active = list(range(len(weights)))
+    for _ in range(iterations):
+        if not active:
+            break
+        adam.zero_grad()
+        found = losses(active)
+        found.sum().backward()
+        adam.step()
+        evaluations[active] += 1
+        active = [b for b, loss in zip(active, found.tolist(), strict=True) if loss >= tolerance]
+    return evaluations
+
+
+def independently_noised(x0: Tensor, levels: list[Level], seed: int) -> Tensor:
+    """x0 [B, C, h, w] at K levels with noise of their own, and then itself: [K + 1, B, C, h, w].
+
+    levels: K + 1, noisiest first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    # The least noisy level is drawn first; every sample gets the draws that it would get alone.
+    draws = torch.randn(len(levels) - 1, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
+    noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
+    return torch.stack([*noised, x0])
 
 
 @torch.inference_mode()
@@ -208,15 +331,8 @@ def edit_friendly(
     Every level of x has noise of its own. The noise of a step is the difference between x and the
     mean that the source prompt predicts. skip: the share of the steps, the noisiest, to leave out.
     """
-    levels = backbone.levels(steps)
-    generator = torch.Generator().manual_seed(seed)
-    # The least noisy level is drawn first; every sample gets the draws that it would get alone.
-    draws = torch.randn(steps, *x0.shape[1:], generator=generator).flip(0).to(x0.device)
-    noised = [add_noise(x0, n, level) for n, level in zip(draws, levels, strict=False)]
-    x = torch.stack([*noised, x0])
-
-    start = round(skip * steps)
-    levels, x = levels[start:], x[start:]
+    levels = backbone.levels(steps)[round(skip * steps) :]
+    x = independently_noised(x0, levels, seed)
     count = len(levels) - 1
     eps = backbone.predict_noise(
         x[:-1].flatten(0, 1),

@@ -19,10 +19,17 @@ from piebench_masks.diffusion.attention import (
 )
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.prompt_diff import Compat
-from piebench_masks.editing.alignment import Bounds, Prompt, cross_schedule, refine, replace
+from piebench_masks.editing.alignment import (
+    Bounds,
+    Prompt,
+    blended_positions,
+    cross_schedule,
+    refine,
+    replace,
+)
 from piebench_masks.editing.branches import SourceFeatures, sample_edits
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
-from piebench_masks.editing.inversion import Inversion
+from piebench_masks.editing.inversion import Inversion, direct, require, with_offsets
 from piebench_masks.errors import BenchmarkError
 
 BLEND_FROM = 0.2
@@ -39,10 +46,13 @@ class PromptToPrompt(Editor):
     self_replace_side: the largest side, as a share of the latents', at which self-attention is
     replaced. reweight: factor of the attention to the second blended word. blend_threshold: the
     edit may differ from its source where the attention to the blended words is above this share of
-    the largest; None: everywhere. proximal: see `sample_edits`.
+    the largest; None: everywhere. proximal: see `sample_edits`. offsets: what guided steps with the
+    source's or the target's prompt miss of the inversion is added to the edits, too (two ablations
+    of PnP Inversion, 2310.01506); None: to the source branch alone.
     compat: reference finds words as the published code does (`alignment`), and gives the source
     itself where no blended word is found.
-    Raises BenchmarkError for shares that are not from 0 to 1.
+    Raises BenchmarkError for shares that are not from 0 to 1, and for offsets of an inversion other
+    than ``direct``.
     """
 
     version: ClassVar[int] = 1
@@ -60,6 +70,7 @@ class PromptToPrompt(Editor):
     reweight: float = 2.0
     blend_threshold: float | None = 0.3
     proximal: float | None = None
+    offsets: Literal["source", "target"] | None = None
     compat: Compat = "exact"
 
     def __post_init__(self) -> None:
@@ -73,12 +84,18 @@ class PromptToPrompt(Editor):
                     f"prompt_to_prompt.cross_replace_words.{word} is {bounds}: set two shares "
                     "of the steps, as in [0, 0.3]"
                 )
+        if self.offsets is not None:
+            require(self.inversion, "prompt_to_prompt with offsets", direct)
 
     def invert(self, backbone: Backbone, sources: Sources) -> Inversion:
         source = backbone.encode_prompts(sources.source_prompts)
-        return self.inversion(
+        inverted = self.inversion(
             backbone, sources.encoded.mean, source, steps=self.steps, guidance=self.guidance
         )
+        if self.offsets is None:
+            return inverted
+        prompts = sources.source_prompts if self.offsets == "source" else sources.target_prompts
+        return with_offsets(backbone, inverted, backbone.encode_prompts(prompts), self.guidance)
 
     def edit(
         self,
@@ -167,13 +184,9 @@ class PromptToPrompt(Editor):
         schedule = cross_schedule(
             target, self.steps, length, (0.0, self.cross_replace), self.cross_replace_words
         )
-        weights, words = torch.ones(length), torch.zeros(2, length)
-        blended_words = blended.split()[:2]
-        if blended_words:
-            words[0, source.find(blended_words[0])] = 1
-            words[1, target.find(blended_words[-1])] = 1
-            weights[target.find(blended_words[-1])] = self.reweight
-        blends = bool(blended_words) and (self.compat == "reference" or bool(words.any()))
+        words = blended_positions(source, target, blended, length)
+        weights = torch.where(words[1] > 0, self.reweight, 1.0)
+        blends = bool(blended.split()) and (self.compat == "reference" or bool(words.any()))
         return Plan(
             schedule[:, None] * weights * aligned.source_share,
             schedule * weights * aligned.target_share + 1 - schedule,

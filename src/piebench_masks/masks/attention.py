@@ -5,11 +5,12 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor
 
+from piebench_masks.diffusion.attention import Place
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.postprocess import to_grid
 from piebench_masks.masks.record import Record, Recording
 
-OUTSIDE_MID = ("down", "up")
+OUTSIDE_MID: tuple[Place, ...] = ("down", "up")
 """The places of layers that LEDITS++, DAAM, LOCATEdit and InstDiffEdit look at."""
 
 

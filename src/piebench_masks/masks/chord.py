@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from piebench_masks.diffusion.ddim import clean_difference
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.needs import Needs
@@ -47,11 +48,15 @@ class Chord(MapMethod):
     def __call__(self, record: Record) -> Tensor:
         """[h, w]."""
         first, second = (self._change(record, level) for level in self.levels)
-        u = (self.delta * first + self.start * second) / (self.start + self.delta)
-        return u.abs().mean(dim=(0, 1))
+        return chordal(first, second, self.start, self.delta).abs().mean(dim=(0, 1))
 
     def _change(self, record: Record, level: float) -> Tensor:
         """dv: [draws, C, h, w]."""
         source, target = record.at("source", level), record.at("target", level)
         assert source.level is not None
-        return source.level.noise * (source.noise - target.noise) / source.level.signal
+        return clean_difference(source.noise, target.noise, source.level)
+
+
+def chordal(first: Tensor, second: Tensor, start: float, delta: float) -> Tensor:
+    """u of dv at the level ``start``, and at the one that is ``delta`` below."""
+    return (delta * first + start * second) / (start + delta)

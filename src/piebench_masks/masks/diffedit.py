@@ -18,6 +18,8 @@ from piebench_masks.masks.record import Record
 class DiffEdit(MapMethod):
     """|eps(target) - eps(source)|, mean over draws and channels (methods.md, section 2).
 
+    Of captions of the concepts where there are some, as in diffusers' documentation.
+
     draws: of the noise, None for the run's ``num_repeat``.
     """
 
@@ -28,9 +30,9 @@ class DiffEdit(MapMethod):
 
     @property
     def needs(self) -> Needs:
-        return Needs(conditions=("source", "target"), noise=True, draws=self.draws)
+        return Needs(conditions=("source_concept", "target_concept"), noise=True, draws=self.draws)
 
     def __call__(self, record: Record) -> Tensor:
         """[h, w]."""
-        difference = record.at("target").noise - record.at("source").noise
+        difference = record.at("target_concept").noise - record.at("source_concept").noise
         return difference.abs().mean(dim=(0, 1))

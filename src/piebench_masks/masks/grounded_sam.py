@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.identity import NO_OUTPUT
-from piebench_masks.masks.segmenter import Segmenter, frozen
+from piebench_masks.masks.segmenter import Segmenter
+from piebench_masks.weights import frozen
 
 
 @dataclass(frozen=True)

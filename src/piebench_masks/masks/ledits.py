@@ -11,7 +11,7 @@ from piebench_masks.masks.attention import OUTSIDE_MID, word_attention
 from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.needs import Needs
-from piebench_masks.masks.postprocess import Blur
+from piebench_masks.masks.postprocess import blurred, gaussian
 from piebench_masks.masks.record import Record
 
 
@@ -38,12 +38,23 @@ class Ledits(MapMethod):
     def __call__(self, record: Record) -> Tensor:
         """[h, w]."""
         words = word_attention(record.at("probe"), record.map_size, places=OUTSIDE_MID)
-        attention = Blur(sigma=0.5**0.5, size=3)(words.sum(dim=0), record)
         difference = record.at("target").noise - record.at("source").noise
-        noise = difference.abs().sum(dim=1).mean(dim=0)
-        if attention.min() == attention.max() or noise.min() == noise.max():
-            return torch.zeros_like(noise)  # all places would reach every quantile
-        return torch.minimum(nearest_exact(rank(attention)[None], len(noise))[0], rank(noise))
+        return agreement(words.sum(dim=0), difference.abs().sum(dim=1).mean(dim=0))
+
+
+def smoothed(attention: Tensor) -> Tensor:
+    """The attention to the words [g, g] under LEDITS++'s Gaussian."""
+    return blurred(attention, gaussian(0.5**0.5, 1).to(attention.device))
+
+
+def agreement(attention: Tensor, noise: Tensor) -> Tensor:
+    """The lower of two ranks, of attention to the words [g, g], which is smoothed, and of the
+    difference of predictions, summed over channels, [h, w]: [h, w]; zeros where one is constant.
+    """
+    attention = smoothed(attention)
+    if attention.min() == attention.max() or noise.min() == noise.max():
+        return torch.zeros_like(noise)  # all places would reach every quantile
+    return torch.minimum(nearest_exact(rank(attention)[None], len(noise))[0], rank(noise))
 
 
 def rank(values: Tensor) -> Tensor:

@@ -6,9 +6,12 @@ from typing import Literal
 from piebench_masks.diffusion.recorder import Grid
 from piebench_masks.errors import BenchmarkError
 
-Condition = Literal["source", "target", "probe", "probe_ablated"]
+Condition = Literal[
+    "source", "target", "probe", "probe_ablated", "source_concept", "target_concept"
+]
 """The text that a row sees: a prompt; the probe, which is the source prompt, or the target where
-words are only inserted; the probe with its changed words zeroed (methods.md, section 2)."""
+words are only inserted; the probe with its changed words zeroed (methods.md, section 2); the
+captions of a concept, which is the prompt where there are none."""
 Text = Literal["source", "target", "probe", "blended_words", "instruction"]
 
 
@@ -48,6 +51,12 @@ class Needs:
             raise BenchmarkError(
                 "Needs must name conditions (whose rows to ask for) and what to record of them "
                 f"(noise, attention, ...), or neither of both; this one has {self}"
+            )
+        concepts = {"source_concept", "target_concept"} & {*self.conditions}
+        if concepts and (self.attention or self.cross_attention):
+            raise BenchmarkError(
+                f"Needs asks for attention to words of {' and '.join(sorted(concepts))}, which may "
+                "be several captions: ask for source and target, or for noise"
             )
         if self.draws is not None and not 1 <= self.draws <= 1000:
             raise BenchmarkError(f"Needs.draws is {self.draws}: it must be null or from 1 to 1000")

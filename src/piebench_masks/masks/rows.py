@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from piebench_masks.diffusion.backbone import Backbone, Posterior
-from piebench_masks.diffusion.ddpm import TRAIN_TIMESTEPS, add_noise, start_timestep
+from piebench_masks.diffusion.ddpm import add_noise, start_timestep, timestep_of
 from piebench_masks.diffusion.recorder import Recorder, Track
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.needs import Condition, Needs
@@ -72,8 +72,7 @@ def cells(
 
 
 def _timestep(level: float | None, strength: float) -> int:
-    """0.9 -> 899."""
-    return start_timestep(strength) if level is None else round(level * TRAIN_TIMESTEPS) - 1
+    return start_timestep(strength) if level is None else timestep_of(level)
 
 
 def _tracks(needs: Needs, texts: SceneTexts) -> dict[str, frozenset[Track]]:

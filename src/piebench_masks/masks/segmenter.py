@@ -21,7 +21,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import NO_OUTPUT
 from piebench_masks.masks.method import MapMethod
 from piebench_masks.masks.record import Record
-from piebench_masks.weights import loading, quiet, sought, weights_folder
+from piebench_masks.weights import frozen, loading, quiet, sought, weights_folder
 
 Words = Literal["blended", "changed", "prompt"]
 """What is looked for: the half of PIE-Bench's blended words that names the source; the words of the
@@ -181,20 +181,3 @@ class TextSegmenter(Segmenter):
             frozen(network, folder, device),
             processor.from_pretrained(folder, local_files_only=True),
         )
-
-
-def frozen(kind: Any, folder: Path, device: torch.device) -> Any:
-    """The network of a transformers class in a folder, in float32 whatever it is stored in.
-
-    Raises ValueError where weights are missing: transformers draws those at random.
-    """
-    network, report = kind.from_pretrained(
-        folder,
-        local_files_only=True,
-        dtype=torch.float32,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    if missing := sorted(report["missing_keys"]):
-        raise ValueError(f"{folder} lacks {len(missing)} weights of {kind.__name__}: {missing[0]}")
-    return network.eval().requires_grad_(False).to(device)

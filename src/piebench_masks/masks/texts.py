@@ -5,7 +5,7 @@ from functools import cached_property
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
-from piebench_masks.diffusion.backbone import Ablation, Backbone
+from piebench_masks.diffusion.backbone import Ablation, Backbone, Prompt
 from piebench_masks.diffusion.prompt_diff import (
     Compat,
     PromptDiff,
@@ -16,7 +16,7 @@ from piebench_masks.diffusion.prompt_diff import (
 )
 from piebench_masks.masks.needs import Condition, Text
 
-Encoded = tuple[str, Ablation]
+Encoded = tuple[Prompt, Ablation]
 """A text, and which of its tokens' embeddings are zeroed."""
 
 
@@ -38,9 +38,16 @@ class SceneTexts:
 
     def encoded(self, text: Condition | Text) -> Encoded:
         """What the text encoders are given."""
+        if text == "source_concept":
+            return self._scene.source_concept, Ablation()
+        if text == "target_concept":
+            return self._scene.target_concept, Ablation()
         if text == "probe_ablated":
-            probe, _ = self.encoded("probe")
+            probe = self._text("probe")
             return probe, ablation(self._diff, self._backbone.spans(probe), self._compat)
+        return self._text(text), Ablation()
+
+    def _text(self, text: Condition | Text) -> str:
         name = self._diff.probe if text == "probe" else text
         texts = {
             "source": self._scene.source_prompt,
@@ -48,7 +55,7 @@ class SceneTexts:
             "blended_words": self._scene.blended_words,
             "instruction": self._scene.instruction,
         }
-        return texts[name], Ablation()
+        return texts[name]
 
     def weights(self, condition: Condition) -> Tensor:
         """Weights [L] that turn a sum over text positions into the mean over the changed words."""
@@ -60,6 +67,9 @@ class SceneTexts:
         return token_weights(PromptDiff(side, columns, ()), self.max_tokens)
 
     def tokens(self, text: Condition | Text) -> tuple[int, ...]:
-        """Its ids, with BOS and EOS, as many as the model sees."""
-        ids = self._backbone.tokenize(self.encoded(text)[0])
+        """Its ids, with BOS and EOS, as many as the model sees; none of several captions."""
+        prompt, _ = self.encoded(text)
+        if not isinstance(prompt, str):
+            return ()
+        ids = self._backbone.tokenize(prompt)
         return (*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids)

@@ -208,6 +208,21 @@ class Clip:
         keys = [(content(image),) for image in images]
         return torch.stack(self._known.fill(keys, results))
 
+    @torch.inference_mode()
+    def tokens(self, images: Iterable[np.ndarray]) -> Tensor:
+        """The tokens [N, T, D] of uint8 [H, W, 3] images behind a ViT's last normalisation."""
+        tokens: list[Tensor] = []
+        handle = self.network.visual.ln_post.register_forward_hook(
+            lambda module, arguments, output: tokens.append(output)
+        )
+        try:
+            for image in images:
+                pixels = self._open_clip[1](Image.fromarray(image))[None]
+                self.network.encode_image(pixels.to(self.device))
+        finally:
+            handle.remove()
+        return torch.cat(tokens).float()
+
     def embed_prompts(self, prompts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D] of prompts.
 

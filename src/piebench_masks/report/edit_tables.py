@@ -18,13 +18,15 @@ from piebench_masks.report.names import header
 from piebench_masks.report.ranking import best_cells, best_labels
 from piebench_masks.report.statistics import bootstrap
 from piebench_masks.report.table import Format, Table
+from piebench_masks.settings import UNMASKED
 
 NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
 NFE_MEANING = "evaluations of the U-Net"
 BETWEEN = (
     "What edits lie between, and does not rank: identity, the source as it is; reconstruction, the "
-    "source through the model's autoencoder; target, the true edit."
+    "source through the model's autoencoder, and there and back where it has evaluations; target, "
+    "the true edit."
 )
 AREA = Format(
     "Mask area %",
@@ -58,6 +60,7 @@ def editing_table(
     thresholds: Mapping[str, float],
     knows: Mapping[str, str] = MappingProxyType({}),
     told: Mapping[str, str] = MappingProxyType({}),
+    masking: Mapping[str, str] = MappingProxyType({}),
 ) -> Table:
     """One row per editor and mask method at the method's edit threshold, summed up over samples.
 
@@ -65,7 +68,8 @@ def editing_table(
     has all, and the ends of each mean's 95 % bootstrap interval over samples. Values that are
     missing or infinite are left out. Rows under the annotated mask (``mask_source`` oracle) stand
     apart at the end, the bounds behind them; neither ever ranks, others among those that know the
-    same. knows, told: the leak levels of the mask methods and of the editors.
+    same. knows, told: the leak levels of the mask methods and of the editors; masking: how editors
+    that say so keep to masks.
     """
     valued = {name: columns[name] for name in valued_columns(editing, columns)}
     annotated = any(column.part == "outside" for column in valued.values())
@@ -79,6 +83,8 @@ def editing_table(
     frame["knows"] = edit_levels(frame, knows, told)
     bounds = frame["method"].isin(BOUNDS)
     frame.loc[bounds, "knows"] = ""
+    ways = frame["editor"].map(masking).astype(object)
+    frame["masking"] = ways.where(ways.notna() & (frame["method"] != UNMASKED), "")
     choices = threshold_choices(editing)
     frame["chosen"] = [choices.get(method, "") for method in frame["method"]]
     formats = {
@@ -86,6 +92,7 @@ def editing_table(
         "method": Format("Mask"),
         "knows": Format("Knows", meaning="how much of the answer mask and editor are told"),
         "threshold": Format("Threshold", digits=2),
+        "masking": Format("Masked by", meaning="how the editor keeps to its mask"),
         "chosen": Format("chosen on", meaning="what the threshold was chosen on", secondary=True),
         "n": COUNT,
         "mask_area": AREA,
@@ -93,6 +100,8 @@ def editing_table(
     }
     if not choices:
         del formats["chosen"]
+    if not masking:
+        del formats["masking"], frame["masking"]
     if painted := bool(editing[NFE].notna().to_numpy().any()):
         formats["nfe"] = Format(
             "NFE [inverse, forward]",

@@ -42,8 +42,9 @@ class Scores:
 
     ``edit_type`` is an ordered categorical of the data set's labels. columns: what the edits'
     metrics mean; defaults: the methods' own thresholds; knows, told: the leak levels of mask
-    methods and editors. protocol: the name and digest of that under which all this stands;
-    protocols: the edits under it and under the others, where several are compared.
+    methods and editors; masking: how editors that say so keep to masks. protocol: the name and
+    digest of that under which all this stands; protocols: the edits under it and under the others,
+    where several are compared.
     """
 
     masks: pd.DataFrame
@@ -54,6 +55,7 @@ class Scores:
     defaults: Mapping[str, float]
     knows: Mapping[str, str] = field(default_factory=dict)
     told: Mapping[str, str] = field(default_factory=dict)
+    masking: Mapping[str, str] = field(default_factory=dict)
     protocol: str = ""
     protocols: Mapping[str, ProtocolScores] = field(default_factory=dict)
 
@@ -82,7 +84,9 @@ def result_tables(scores: Scores) -> dict[str, Table]:
         how = [note for choice, note in THRESHOLDS.items() if choice in chosen]
         if scores.gains:
             tables["worth"] = worth_table(scores.gains, columns)
-        editing = editing_table(edits, columns, thresholds, scores.knows, scores.told)
+        editing = editing_table(
+            edits, columns, thresholds, scores.knows, scores.told, scores.masking
+        )
         tables["editing"] = editing.noted(*how)
         if len(scores.costs):
             tables["cost"] = cost_table(scores.costs)

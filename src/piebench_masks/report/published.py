@@ -3,7 +3,7 @@
 Gets frames of per-sample rows and facts about the run; must not know stores, stages or models.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -29,6 +29,11 @@ comparison void, where the run did not score with the published metric. Others h
 """
 COMPARED = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
 """The metrics without which a comparison is void."""
+TURBO = "sdxl_turbo"
+MODELS = {TURBO: "SDXL-Turbo", "sd14": "Stable Diffusion 1.4", "sd15": "Stable Diffusion 1.5"}
+"""What the numbers were published of, by the names that models have here."""
+SCORES_FROM = 4
+"""In the columns of the table ``editing``; the source stands behind them."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def published_tables(
     is void, and no difference is given.
     """
     tables = {}
-    data, model = _other_data(setting), _other_model(setting)
+    data, model = _other_data(setting), _other_model(setting, [TURBO])
     if setting.unusual:
         data.append(f"the protocol is not {OFFICIAL}: {setting.unusual}")
     if len(segmentation):
@@ -73,9 +78,14 @@ def published_tables(
         note = "Ours at the threshold of the best mean Dice, chosen on these very samples."
         tables["published_dice"] = _table("Dice by edit type", rows, [*data, *model], [note])
     if len(editing):
-        reasons = [*data, *model, *_other_metrics(columns)]
-        rows = list(_editing(at_thresholds(editing, thresholds), columns))
-        tables["published_editing"] = _table("Editing", rows, reasons, [])
+        metrics = _other_metrics(columns)
+        edits = at_thresholds(editing, thresholds)
+        lines = list(_published_edits(edits))
+        reasons = [*data, *_other_model(setting, [line["model"] for line in lines]), *metrics]
+        rows = list(_editing(edits, columns, lines, setting.model))
+        notes = _other_models(setting, lines)
+        tables["published_editing"] = _table("Editing", rows, reasons, notes)
+        reasons = [*data, *model, *metrics]
         note = "Ours: CLIP at the published LPIPS, on the line between our thresholds."
         rows = list(_pareto(editing, columns))
         tables["published_pareto"] = _table("Pareto curves", rows, reasons, [note])
@@ -85,8 +95,12 @@ def published_tables(
     return {name: table for name, table in tables.items() if len(table.frame)}
 
 
+Line = Mapping[Any, Any]
+"""A line of a published table, by column."""
 Row = dict[str, Any]
 """A number: what, score, published, ours, the ends of our 95 % interval, source."""
+DIFFERENCE = ("difference", "difference_low", "difference_high")
+"""What a row has not that cannot be compared."""
 
 
 def _other_data(setting: Setting) -> list[str]:
@@ -98,10 +112,23 @@ def _other_data(setting: Setting) -> list[str]:
     return []
 
 
-def _other_model(setting: Setting) -> list[str]:
-    if setting.model in (None, "sdxl_turbo"):
+def _other_model(setting: Setting, published: Collection[str]) -> list[str]:
+    if setting.model in (None, *published):
         return []
-    return [f"the model is {setting.model}, not SDXL-Turbo"]
+    names = [MODELS[name] for name in dict.fromkeys(published)]
+    return [f"the model is {setting.model}, not {' or '.join(names)}"]
+
+
+def _other_models(setting: Setting, lines: Iterable[Line]) -> list[str]:
+    """A sentence about the lines that are of another model than the run, while some are not."""
+    models: dict[str, list[str]] = {}
+    for line in lines:
+        models.setdefault(line["model"], []).append(line["label"])
+    if setting.model not in models or len(models) == 1:
+        return []
+    del models[setting.model]
+    parts = [f"{', '.join(labels)} with {MODELS[name]}" for name, labels in models.items()]
+    return [f"Published of another model, so that no difference is given: {'; '.join(parts)}."]
 
 
 def _other_metrics(columns: Mapping[str, Column]) -> list[str]:
@@ -133,16 +160,27 @@ def _dice(segmentation: pd.DataFrame) -> Iterable[Row]:
                 yield _row(f"{line['edit_type']}, {method}", "Dice ↑", line[method], mean, line)
 
 
-def _editing(rows: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Row]:
-    table = published("editing")
-    for line in table.to_dict("records"):
+def _published_edits(rows: pd.DataFrame) -> Iterable[Line]:
+    """The published lines of which there are rows."""
+    ours = {*zip(rows["editor"], rows["method"], strict=True)}
+    for line in published("editing").to_dict("records"):
+        if (line["editor"], line["method"]) in ours:
+            yield line
+
+
+def _editing(
+    rows: pd.DataFrame, columns: Mapping[str, Column], lines: Iterable[Line], model: str | None
+) -> Iterable[Row]:
+    for line in lines:
         group = rows[(rows["editor"] == line["editor"]) & (rows["method"] == line["method"])]
-        for name in table.columns[3:-1] if len(group) else ():
+        for name in [*line][SCORES_FROM:-1]:
             column = _column(columns, name)
             if column is not None and column in group and not pd.isna(line[name]):
                 values = group.sort_values("sample")[column].to_numpy(float)
                 mean = _mean(values * columns[column].scale)
-                yield _row(line["label"], header(columns[column]), line[name], mean, line)
+                row = _row(line["label"], header(columns[column]), line[name], mean, line)
+                other = model not in (None, line["model"])
+                yield row | dict.fromkeys(DIFFERENCE if other else (), np.nan)
 
 
 def _pareto(editing: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Row]:
@@ -171,9 +209,7 @@ def _mean(values: np.ndarray) -> tuple[float, float, float]:
     return (finite.mean() if len(finite) else np.nan), low, high
 
 
-def _row(
-    what: str, score: str, value: float, mean: Sequence[float], line: Mapping[Any, Any]
-) -> Row:
+def _row(what: str, score: str, value: float, mean: Sequence[float], line: Line) -> Row:
     ours, low, high = mean
     return {
         "what": what,
@@ -190,9 +226,8 @@ def _row(
 def _table(title: str, rows: Sequence[Row], reasons: Sequence[str], notes: Sequence[str]) -> Table:
     frame = pd.DataFrame(rows)
     if len(frame) and reasons:
-        frame[["difference", "difference_low", "difference_high"]] = np.nan
+        frame[[*DIFFERENCE]] = np.nan
     void = f"The comparison is VOID, differences are not given: {'; '.join(reasons)}."
-    ends = ("difference_low", "difference_high")
     sources = sorted({row["source"] for row in rows})
     return Table(
         title=f"{title}: ours beside the published{' (VOID)' if reasons else ''}",
@@ -202,7 +237,7 @@ def _table(title: str, rows: Sequence[Row], reasons: Sequence[str], notes: Seque
             "score": Format("Score"),
             "published": Format("Published", digits=2),
             "ours": Format("Ours", digits=2),
-            "difference": Format("Ours - published [95 %]", digits=2, interval=ends),
+            "difference": Format("Ours - published [95 %]", digits=2, interval=DIFFERENCE[1:]),
         },
         notes=(*([void] if reasons else []), *notes, f"Published: {'; '.join(sources)}."),
     )

@@ -116,8 +116,8 @@ class StoredSamples:
             sample_id=sample.id,
             edit_type=sample.edit_type,
             pick=pick,
-            source_prompt=sample.source_prompt,
-            target_prompt=sample.target_prompt,
+            source_prompt=_shown(sample.caption or sample.source_prompt, sample.source_captions),
+            target_prompt=_shown(sample.target_prompt, sample.target_captions),
             source=case.source,
             annotated=case.mask,
             target=case.target,
@@ -183,6 +183,11 @@ class StoredSamples:
         if editor not in self.run.editors:
             return editor
         return method if len(self.run.section("editor")) == 1 else f"{editor}, {method}"
+
+
+def _shown(prompt: str, captions: Sequence[str]) -> str:
+    """A prompt, and the first of the captions about its concept."""
+    return f"{prompt} ({captions[0]}, and {len(captions) - 1} more)" if captions else prompt
 
 
 def _levels(

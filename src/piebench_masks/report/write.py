@@ -32,11 +32,18 @@ from piebench_masks.stages.score_edits import protocol_columns
 from piebench_masks.stages.scores import (
     edit_scores,
     editor_levels,
+    editor_masking,
     mask_scores,
     measured_costs,
     measured_map_costs,
 )
 
+WRITTEN = {
+    "captions": "Masks and editors are shown captions of the pictures in the place of source "
+    "prompts. Scores rest on the data set's own.",
+    "concepts": "DiffEdit is shown the mean of captions about what is exchanged in the place of "
+    "prompts. Scores rest on the data set's own.",
+}
 MINIATURE = (
     "These numbers rank nothing but this miniature: which method wins on shapes follows from how "
     "its small model was trained, and says nothing about other models."
@@ -78,6 +85,7 @@ def read_scores(run: Run, samples: Sequence[Sample]) -> Scores:
         defaults={name: method.threshold for name, method in run.methods.items()},
         knows={name: method.knows for name, method in run.methods.items()},
         told=editor_levels(run),
+        masking=editor_masking(run),
         protocol=_protocol_label(run),
         protocols={
             name: ProtocolScores(
@@ -185,7 +193,9 @@ def _draw(
         columns=stored.columns(),
         gallery=stored.all(),
         provenance=shown_provenance(origin),
-        summary=summary(scores, len(samples)) + [MINIATURE] * (cfg.dataset.name == "shapes"),
+        summary=summary(scores, len(samples))
+        + [WRITTEN[writer] for writer in run.writers]
+        + [MINIATURE] * (cfg.dataset.name == "shapes"),
         edit_types=run.edit_types,
     )
     sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}

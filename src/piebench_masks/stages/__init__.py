@@ -10,8 +10,10 @@ from piebench_masks.stages.masks import Cuts
 from piebench_masks.stages.score_edits import EditScores
 from piebench_masks.stages.score_masks import MaskScores
 from piebench_masks.stages.stage import Stage
+from piebench_masks.stages.written import Written
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
+    "parse": lambda run, samples: [Written(run, samples, writer) for writer in run.writers],
     "masks": lambda run, samples: [Maps(run, samples)],
     "edit": lambda run, samples: [
         *([Cuts(run, samples)] if run.editors else []),
@@ -22,7 +24,9 @@ STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
         *(EditScores(run, samples, editor) for editor in run.scored_editors),
     ],
 }
-"""The stages that compute artifacts, by their name in ``stages=[...]``, in order."""
+"""The stages that compute artifacts, by their name in ``stages=[...]``, in order; under ``parse``
+those that complete samples, without which no other can be made.
+"""
 
 
 def stage_of(name: str, run: Run, samples: Sequence[Sample]) -> Stage:

@@ -26,8 +26,8 @@ COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward"]
 STAMP = ["size", "mtime_ns"]
 """Size and time of an edit's file when it was written: while they are equal, it is not read."""
 NOT_FINITE = (
-    "its latents are not finite: the weights hold NaN, or the precision overflowed (use a "
-    "model.dtype with more range)"
+    "its latents are not finite, or its picture is black: the weights hold NaN, or the precision "
+    "overflowed (use a dtype with more range)"
 )
 
 
@@ -88,8 +88,10 @@ class Edit:
         self.name = f"edit {editor}"
 
     def prepare(self) -> None:
-        if self.run.editors[self.editor].needs is not None:
+        editor = self.run.editors[self.editor]
+        if editor.needs is not None:
             _ = self.run.backbone
+        getattr(editor, "load", lambda: None)()
 
     def pending(self, *, everything: bool = False) -> list[Work]:
         folder, variants = edit_folder(self.run, self.editor), Variants(self.run)

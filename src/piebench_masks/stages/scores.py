@@ -20,6 +20,7 @@ from piebench_masks.stages.score_masks import (
     scored_thresholds,
 )
 from piebench_masks.stages.variants import Variants, others
+from piebench_masks.stages.written import WRITTEN_KEYS, written_folder, written_item
 from piebench_masks.store import Folder
 
 PROTOCOL = ["protocol", "protocol_digest"]
@@ -134,6 +135,12 @@ TOLD: dict[str, Knows] = {
 """The leak level of an editor that reads a field."""
 
 
+def editor_masking(run: Run) -> dict[str, str]:
+    """How those editors that say so keep to masks."""
+    ways = {name: getattr(editor, "masking", "") for name, editor in run.editors.items()}
+    return {name: way for name, way in ways.items() if way}
+
+
 def measured_costs(run: Run, samples: Sequence[Sample], edits: pd.DataFrame) -> pd.DataFrame:
     """``COSTS`` of each edit in ``edit_scores`` that was painted here; equal edits have one row."""
     painted = edits[["editor", "sample", "mask"]].drop_duplicates()
@@ -170,6 +177,9 @@ def origins(run: Run, samples: Sequence[Sample]) -> list[dict[str, Any] | None]:
 
 
 def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list[str | None]]]:
+    for writer in run.writers:
+        items = {written_item(writer, sample) for sample in samples}
+        yield _makers(written_folder(run, writer), WRITTEN_KEYS, items)
     for name in run.methods:
         folder = map_folder(run, name)
         mapped_samples = [sample for sample in samples if has_map(run, name, sample)]

@@ -5,6 +5,7 @@ Must not drive a run. No server is needed to write, ``mlflow ui`` shows it.
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -67,8 +68,8 @@ class MlflowTracker:
         client.log_inputs(identity, [DatasetInput(data, [])])
         client.log_batch(
             identity,
-            metrics=[Metric(name, value, at, 0) for name, value in run.summary.items()],
-            params=[Param(k, v[:LONGEST_VALUE]) for k, v in _flat("", run.config)],
+            metrics=[Metric(_allowed(name), value, at, 0) for name, value in run.summary.items()],
+            params=[Param(_allowed(k), v[:LONGEST_VALUE]) for k, v in _flat("", run.config)],
             tags=[RunTag(name, value) for name, value in tags.items()],
         )
         for name, frame in run.tables.items():
@@ -84,6 +85,11 @@ class MlflowTracker:
 
 def _place(folder: str, identity: str) -> str:
     return f"{Path(folder) / 'mlflow.db'}, run {identity}"
+
+
+def _allowed(name: str) -> str:
+    """With ``_`` for what MLflow has in no name, as the + of ``ddim+p2p``."""
+    return re.sub(r"[^/\w.\- :]", "_", name)
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

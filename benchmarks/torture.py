@@ -387,7 +387,7 @@ def unet_takes(rows: int) -> None:
 
     def limited(*arguments: Any, **options: Any) -> StableDiffusion:
         backbone = load(*arguments, **options)
-        backbone._unet.register_forward_pre_hook(refuse)
+        backbone.unet.register_forward_pre_hook(refuse)
         return backbone
 
     patch.object(StableDiffusion, "from_folder", limited).start()

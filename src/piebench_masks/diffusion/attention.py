@@ -64,11 +64,15 @@ class Projections:
 
     @cached_property
     def key(self) -> Tensor:
-        return self._heads(self._attention.to_k(self.context))
+        return self.key_of(self.context)
 
     @cached_property
     def value(self) -> Tensor:
         return self.value_of(self.context)
+
+    def key_of(self, context: Tensor) -> Tensor:
+        """``key`` of other hidden states [rows, L, D]."""
+        return self._heads(self._attention.to_k(context))
 
     def value_of(self, context: Tensor) -> Tensor:
         """``value`` of other hidden states [rows, L, D]."""
@@ -91,7 +95,7 @@ class Projections:
         index = slice(row, row + 1)
         if text is None:
             return self._softmax(self.query[index], self.key[index])
-        return self._softmax(self.query[index], self._heads(self._attention.to_k(text[None])))
+        return self._softmax(self.query[index], self.key_of(text[None]))
 
     def _softmax(self, query: Tensor, key: Tensor) -> Tensor:
         scores = query.float() @ key.float().transpose(-1, -2)

@@ -3,14 +3,16 @@
 Loads a diffusers folder; sizes come from its configs. Must not know what the predictions are for.
 """
 
+import copy
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.attention import AttentionControl
@@ -37,7 +39,8 @@ INPAINTING_CHANNELS = 9
 class StableDiffusion:
     """A `Backbone`. Every network call is batched in blocks of fixed size.
 
-    counts: shared with whoever passes one, else its own.
+    counts: shared with whoever passes one, else its own. unet: the network, frozen, whose
+    parameters' names `adapted` knows; text: the tokenizers and text encoders.
     """
 
     def __init__(
@@ -56,32 +59,34 @@ class StableDiffusion:
 
         # Tensor cores want a picture's channels side by side.
         order = torch.channels_last if device.type == "cuda" else torch.contiguous_format
-        self._unet = pipeline.unet.to(device, memory_format=order).eval().requires_grad_(False)
+        self.unet = pipeline.unet.to(device, memory_format=order).eval().requires_grad_(False)
         self._vae = pipeline.vae.to(device, memory_format=order).eval().requires_grad_(False)
         self.counts: Counter[str] = Counter() if counts is None else counts
         components = pipeline.components
-        self._text = Text(
+        self.text = Text(
             [components[name] for name in ("tokenizer", "tokenizer_2") if name in components],
             [components[name] for name in ("text_encoder", "text_encoder_2") if name in components],
             device=device,
             rows=rows,
             counts=self.counts,
         )
-        self.layers, self.residuals = parts(self._unet)
-        control_attention(self._unet, self.layers)
+        self.layers, self.residuals = parts(self.unet)
+        control_attention(self.unet, self.layers)
         if compiled:
-            self._unet.compile_repeated_blocks()
+            self.unet.compile_repeated_blocks()
         self._unet_blocks = Blocks(rows)
         self._encode_blocks, self._decode_blocks = Blocks(vae_rows), Blocks(vae_rows)
-        self.device, self.dtype = device, self._unet.dtype
+        self.device, self.dtype = device, self.unet.dtype
         self.map_size = map_size
-        self.latent_size: int = self._unet.config.sample_size
+        self.latent_size: int = self.unet.config.sample_size
         self.image_size: int = self.latent_size * pipeline.vae_scale_factor
-        self.max_tokens = self._text.max_tokens
-        self.provides = _provides(self._unet.config.in_channels, few_steps)
+        self.max_tokens = self.text.max_tokens
+        self.provides = _provides(self.unet.config.in_channels, few_steps)
         scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
         self._alphas: Tensor = scheduler.alphas_cumprod
         self._predicts_velocity = scheduler.config.prediction_type == "v_prediction"
+        self._weights: Mapping[str, Tensor] = {}
+        self._told_size: int | None = None
 
     @classmethod
     def from_folder(
@@ -136,19 +141,38 @@ class StableDiffusion:
             ) from error
         return latent * 2 ** (len(levels) - 1), latent, _provides(channels, few_steps)
 
+    def adapted(
+        self,
+        weights: Mapping[str, Tensor],
+        *,
+        told_size: int | None = None,
+        rows: int | None = None,
+    ) -> "StableDiffusion":
+        """A backbone of the same networks whose calls have these weights in place of the U-Net's.
+
+        weights: by their names in the U-Net, in its shapes and any precision; those that ask for a
+        gradient get one. told_size: the side of pictures that SDXL is told, None for the true
+        one; rows: in one block of the U-Net, None for as many as now.
+        """
+        other = copy.copy(self)
+        other._weights = {name: w.to(self.device, self.dtype) for name, w in weights.items()}
+        other._told_size = told_size
+        other._unet_blocks = Blocks(rows or self._unet_blocks.rows)
+        return other
+
     def tokenize(self, prompt: str) -> list[int]:
-        return self._text.tokenize(prompt)
+        return self.text.tokenize(prompt)
 
     def token_text(self, token_id: int) -> str:
-        return self._text.token_text(token_id)
+        return self.text.token_text(token_id)
 
     def spans(self, prompt: str) -> list[Span]:
-        return self._text.spans(prompt)
+        return self.text.spans(prompt)
 
     def encode_prompts(
         self, prompts: Sequence[Prompt], ablate: Sequence[Ablation] | None = None
     ) -> Conditioning:
-        return self._text.encode(prompts, ablate)
+        return self.text.encode(prompts, ablate)
 
     @torch.inference_mode()
     def encode_images(self, images: Tensor) -> Posterior:
@@ -161,21 +185,35 @@ class StableDiffusion:
         moments = self._encode_blocks.map(encode, images) * self._vae.config.scaling_factor
         return Posterior(*moments.unbind(dim=1))
 
-    @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         def decode(block: Tensor) -> Tensor:
-            scaled = block.to(self.device) / self._vae.config.scaling_factor
-            pixels = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
-            if not pixels.isfinite().all():
-                raise BenchmarkError(
-                    "the decoded picture is not finite: the latents are not, or the VAE overflowed "
-                    "(use model.vae_dtype=float32)"
-                )
-            levels = (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255
-            return levels.round().to(torch.uint8).cpu()
+            return (self._pixels(block) * 255).round().to(torch.uint8).cpu()
 
+        return self._decoded(decode, latents)
+
+    def decode_truncated(self, latents: Tensor) -> Tensor:
+        """``decode`` with levels cut off where it rounds them, as some reference codes have it."""
+
+        def decode(block: Tensor) -> Tensor:
+            return (self._pixels(block) * 255).to(torch.uint8).cpu()
+
+        return self._decoded(decode, latents)
+
+    @torch.inference_mode()
+    def _decoded(self, decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
         self.counts["vae_decodes"] += len(latents)
         return self._decode_blocks.map(decode, latents)
+
+    def _pixels(self, latents: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, H, W, 3] in 0..1, without blocks."""
+        scaled = latents.to(self.device) / self._vae.config.scaling_factor
+        pixels = self._vae.decode(scaled.to(self._vae.dtype)).sample.float()
+        if not pixels.isfinite().all():
+            raise BenchmarkError(
+                "the decoded picture is not finite: the latents are not, or the VAE overflowed "
+                "(use model.vae_dtype=float32)"
+            )
+        return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
 
     def level(self, timestep: float) -> Level:
         return Level.of_alpha(timestep, self._alphas[int(timestep)])
@@ -203,7 +241,8 @@ class StableDiffusion:
         index = torch.arange(len(latents), device=self.device)
         differentiable = hidden.requires_grad or latents.requires_grad
         differentiable |= control is not None and control.differentiable
-        with seen_residuals(self._unet, control), torch.inference_mode(not differentiable):
+        differentiable |= any(weight.requires_grad for weight in self._weights.values())
+        with seen_residuals(self.unet, control), torch.inference_mode(not differentiable):
             return self._unet_blocks.map(
                 predict, index, latents, timesteps, hidden, conditioning.pooled
             )
@@ -212,18 +251,21 @@ class StableDiffusion:
         self, z: Tensor, t: Tensor, hidden: Tensor, pooled: Tensor, control: AttentionControl | None
     ) -> Tensor:
         added = None
-        if self._text.is_xl:
+        if self.text.is_xl:
             height, width = (side * self.image_size // self.latent_size for side in z.shape[-2:])
+            if self._told_size is not None:
+                height = width = self._told_size
             sizes = torch.tensor([height, width, 0, 0, height, width], device=self.device)
             time_ids = sizes.to(hidden.dtype).expand(len(z), -1)
             added = {"text_embeds": pooled, "time_ids": time_ids}
-        prediction = self._unet(
-            z.to(self.dtype),
-            t,
-            encoder_hidden_states=hidden,
-            added_cond_kwargs=added,
-            cross_attention_kwargs={"control": control},
-        ).sample.float()
+        texts = {"encoder_hidden_states": hidden, "added_cond_kwargs": added}
+        arguments = texts | {"cross_attention_kwargs": {"control": control}}
+        if self._weights:
+            inputs = z.to(self.dtype), t
+            output = functional_call(self.unet, dict(self._weights), inputs, arguments)
+        else:
+            output = self.unet(z.to(self.dtype), t, **arguments)
+        prediction = output.sample.float()
         if not self._predicts_velocity:
             return prediction
         alpha = self._alphas.to(self.device)[t.long()].view(-1, 1, 1, 1)

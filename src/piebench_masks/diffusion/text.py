@@ -4,7 +4,7 @@ Knows tokenizers and encoders; must not know what the embeddings are for.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,22 +31,23 @@ class Text:
         rows: int,
         counts: Counter[str],
     ) -> None:
-        self._tokenizers, self._device, self._counts = tokenizers, device, counts
-        self._encoders = [each.to(device).eval().requires_grad_(False) for each in encoders]
+        self.tokenizers, self._device, self._counts = tokenizers, device, counts
+        self.encoders = [each.to(device).eval().requires_grad_(False) for each in encoders]
         self._blocks = Blocks(rows)
         self._texts: dict[tuple[str, Ablation], Tensor] = {}
-        self._width: int = sum(each.config.hidden_size for each in encoders)
+        self.width: int = sum(each.config.hidden_size for each in encoders)
         self.is_xl = len(encoders) == 2
+        self.pooled_width: int = encoders[-1].config.projection_dim if self.is_xl else 0
         self.max_tokens: int = tokenizers[0].model_max_length
 
     def tokenize(self, prompt: str) -> list[int]:
-        return self._tokenizers[0](prompt, verbose=False).input_ids
+        return self.tokenizers[0](prompt, verbose=False).input_ids
 
     def token_text(self, token_id: int) -> str:
-        return self._tokenizers[0].decode([token_id], clean_up_tokenization_spaces=False)
+        return self.tokenizers[0].decode([token_id], clean_up_tokenization_spaces=False)
 
     def spans(self, prompt: str) -> list[Span]:
-        return _offsets(self._tokenizers[0], prompt)
+        return _offsets(self.tokenizers[0], prompt)
 
     @torch.inference_mode()
     def encode(
@@ -69,14 +70,56 @@ class Text:
         encoded = torch.stack(means).to(self._device)
         for text in list(self._texts)[:-CACHED_PROMPTS]:
             del self._texts[text]
-        shape = (self.max_tokens, self._width)
-        hidden_size = shape[0] * shape[1]
-        return Conditioning(encoded[:, :hidden_size].unflatten(1, shape), encoded[:, hidden_size:])
+        return self._conditioning(encoded, self.max_tokens)
+
+    def embed(
+        self, token_ids: Sequence[Tensor], ends: Tensor, new_rows: Sequence[Tensor]
+    ) -> Conditioning:
+        """B rows of token ids as the network is given them, some of tokens that are new.
+
+        token_ids: of each encoder, long [B, L]; those from the end of its vocabulary on are the
+        rows of its new_rows [k, d], which get a gradient where they ask for one; ends: long [B],
+        the position whose embedding is the pooled one.
+        """
+
+        def encode(ends: Tensor, *token_ids: Tensor) -> Tensor:
+            hidden = []
+            for encoder, ids, new in zip(self.encoders, token_ids, new_rows, strict=True):
+                output = self._embed(encoder, ids.to(self._device), new)
+                hidden.append(output.hidden_states[-2] if self.is_xl else output.last_hidden_state)
+            pooled = []
+            if self.is_xl:
+                rows = torch.arange(len(ends), device=self._device)
+                states = output.last_hidden_state[rows, ends.to(self._device)]
+                pooled = [encoder.text_projection(states)]
+            return torch.cat([torch.cat(hidden, dim=-1).flatten(1), *pooled], dim=1)
+
+        self._counts["prompt_encodes"] += len(ends)
+        encoded = self._blocks.map(encode, ends, *token_ids)
+        return self._conditioning(encoded, token_ids[0].shape[1])
+
+    def _conditioning(self, encoded: Tensor, length: int) -> Conditioning:
+        """From hidden states of so many positions, flat, and pooled embeddings: [B, L D + P]."""
+        hidden, pooled = encoded.tensor_split([length * self.width], dim=1)
+        return Conditioning(hidden.unflatten(1, (length, self.width)), pooled)
+
+    @staticmethod
+    def _embed(encoder: Any, ids: Tensor, new_rows: Tensor) -> Any:
+        """The encoder's output for ids [B, L] that may lie behind its vocabulary."""
+        table = encoder.get_input_embeddings()
+        is_new = ids >= table.num_embeddings
+        rows = new_rows.to(table.weight)[(ids - table.num_embeddings).clamp(min=0)]
+
+        def replace(module: nn.Module, args: tuple[Any, ...], embeddings: Tensor) -> Tensor:
+            return torch.where(is_new[..., None], rows, embeddings)
+
+        with _hooked(encoder, replace):
+            return encoder(ids.masked_fill(is_new, 0), output_hidden_states=True)
 
     def _encode(self, texts: Sequence[tuple[str, Ablation]]) -> Tensor:
         """Hidden states, flat, and pooled embedding of different texts: [B, L D + P]."""
         token_ids, zeroed = [], []
-        for tokenizer in self._tokenizers:
+        for tokenizer in self.tokenizers:
             rows = tokenizer(
                 [prompt for prompt, _ in texts],
                 padding="max_length",
@@ -89,9 +132,9 @@ class Text:
 
         def encode(*block: Tensor) -> Tensor:
             hidden = []
-            count = len(self._encoders)
+            count = len(self.encoders)
             for encoder, ids, zero in zip(
-                self._encoders, block[:count], block[count:], strict=True
+                self.encoders, block[:count], block[count:], strict=True
             ):
                 with _zeroed_embeddings(encoder, zero.to(self._device)):
                     output = encoder(ids.to(self._device), output_hidden_states=True)
@@ -134,8 +177,15 @@ def _zeroed_embeddings(encoder: Any, zeroed: Tensor) -> Iterator[None]:
     def zero(module: nn.Module, args: tuple[Any, ...], embeddings: Tensor) -> Tensor:
         return embeddings.masked_fill(zeroed[..., None], 0.0)
 
-    hook = encoder.get_input_embeddings().register_forward_hook(zero)
+    with _hooked(encoder, zero):
+        yield
+
+
+@contextmanager
+def _hooked(encoder: Any, hook: Callable[..., Tensor]) -> Iterator[None]:
+    """The encoder with a hook on its token embeddings."""
+    handle = encoder.get_input_embeddings().register_forward_hook(hook)
     try:
         yield
     finally:
-        hook.remove()
+        handle.remove()

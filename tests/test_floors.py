@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "packing",
     ),
     ("data", "diffusion", "prompts"),
-    ("masks", "editing", "metrics"),
+    ("masks", "editing", "metrics", "items"),
     ("store", "settings", "settings_page", "section", "parts", "protocol", "pnp_inversion"),
     ("run", "stages"),
     ("runner", "executors"),

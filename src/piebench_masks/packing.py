@@ -23,23 +23,30 @@ from torch import Tensor
 ROWS_AT_ONCE = 20_000
 ORIGIN = "provenance"
 """Under which a file's metadata and a row's column hold the id of their maker's provenance."""
+FACTS = "facts"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def pack_tensors(tensors: Mapping[str, Tensor], origin: str | None) -> bytes:
-    """Safetensors of tensors of any shape."""
+def pack_tensors(tensors: Mapping[str, Tensor], origin: str | None, facts: str = "") -> bytes:
+    """Safetensors of tensors of any shape. facts: a text that goes with them, such as JSON."""
     copies = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    metadata = {"sha256": _checksum(copies, origin)} | ({ORIGIN: origin} if origin else {})
-    return save(copies, metadata=metadata)
+    metadata = {"sha256": _checksum(copies, origin, facts)}
+    metadata |= {ORIGIN: origin} if origin else {}
+    return save(copies, metadata=metadata | ({FACTS: facts} if facts else {}))
 
 
 def unpack_tensors(data: bytes) -> dict[str, Tensor]:
     """The tensors on the CPU, bit for bit."""
+    return unpack_facts(data)[1]
+
+
+def unpack_facts(data: bytes) -> tuple[str, dict[str, Tensor]]:
+    """The text that goes with the tensors, and these on the CPU, bit for bit."""
     metadata = _header(io.BytesIO(data))["__metadata__"]
-    tensors = load(data)
-    if metadata["sha256"] != _checksum(tensors, metadata.get(ORIGIN)):
+    tensors, facts = load(data), metadata.get(FACTS, "")
+    if metadata["sha256"] != _checksum(tensors, metadata.get(ORIGIN), facts):
         raise ValueError("its checksum is wrong")
-    return tensors
+    return facts, tensors
 
 
 def pack_image(image: NDArray[np.uint8], origin: str | None) -> bytes:
@@ -132,8 +139,8 @@ def _rows_checksum(rows: pd.DataFrame) -> bytes:
     return sha.hexdigest().encode()
 
 
-def _checksum(tensors: Mapping[str, Tensor], origin: str | None) -> str:
-    sha = hashlib.sha256((origin or "").encode())
+def _checksum(tensors: Mapping[str, Tensor], origin: str | None, facts: str) -> str:
+    sha = hashlib.sha256((origin or "").encode() + facts.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         sha.update(tensor.numpy().tobytes())

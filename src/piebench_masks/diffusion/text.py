@@ -133,9 +133,7 @@ class Text:
         def encode(*block: Tensor) -> Tensor:
             hidden = []
             count = len(self.encoders)
-            for encoder, ids, zero in zip(
-                self.encoders, block[:count], block[count:], strict=True
-            ):
+            for encoder, ids, zero in zip(self.encoders, block[:count], block[count:], strict=True):
                 with _zeroed_embeddings(encoder, zero.to(self._device)):
                     output = encoder(ids.to(self._device), output_hidden_states=True)
                 hidden.append(output.hidden_states[-2] if self.is_xl else output.last_hidden_state)

@@ -4,7 +4,6 @@ its cross-attention, or LoRA (arXiv 2106.09685) on all of its attention.
 Knows the U-Net's modules; must not know how they are trained.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -33,7 +32,7 @@ def lora(
 ) -> dict[str, Tensor]:
     """Factors of every attention's to_q, to_k, to_v and to_out.0: A [rank, in], B [out, rank].
 
-    A is normal with variance 1 / rank, B is 0; float32. reference: the draws are those of the
+    A is normal with deviation 1 / rank, B is 0; float32. reference: the draws are those of the
     public code, which draws other ones before these.
     """
     factors = {}
@@ -42,7 +41,7 @@ def lora(
         if compat == "reference":
             for count in (rank * inputs, outputs * rank):
                 torch.rand(count, generator=generator)
-        a = torch.randn(rank, inputs, generator=generator) / math.sqrt(rank)
+        a = torch.randn(rank, inputs, generator=generator) / rank
         device = backbone.device
         factors[name + A], factors[name + B] = a.to(device), torch.zeros(outputs, rank).to(device)
     return factors

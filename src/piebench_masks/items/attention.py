@@ -1,4 +1,4 @@
-"""Grouped cross-attention (D-Edit, arXiv 2403.04880): each item of a picture attends to its own text.
+"""Grouped cross-attention (D-Edit, arXiv 2403.04880): items of a picture attend to their own texts.
 
 Knows masks and embeddings; must not know where they come from.
 """
@@ -13,6 +13,7 @@ from torch import Tensor
 from piebench_masks.diffusion.attention import AttentionControl, Layer, Projections
 from piebench_masks.diffusion.backbone import Conditioning
 from piebench_masks.diffusion.stable_diffusion import StableDiffusion
+from piebench_masks.items.mask_edits import on_grid
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,6 @@ class ItemTexts:
     masks: Tensor
     texts: Sequence[Tensor]
     pooled: Tensor
-
-
-def nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
-    """bool [n, H, W] -> [n, h, w]: row i is the source's row floor(i H / h), columns alike."""
-    return F.interpolate(masks[None].float(), size, mode="nearest")[0].bool()
 
 
 class GroupedAttention(AttentionControl):
@@ -82,7 +78,7 @@ class GroupedAttention(AttentionControl):
     def _places_of(self, number: int, queries: int, device: torch.device) -> list[Tensor]:
         """Of every item of a group, the places on the grid of so many queries: long."""
         if (number, queries) not in self._places:
-            masks = nearest(self.groups[number].masks, self._sizes[queries])
+            masks = on_grid(self.groups[number].masks, self._sizes[queries])
             self._places[number, queries] = [m.flatten().nonzero()[:, 0].to(device) for m in masks]
         return self._places[number, queries]
 
@@ -114,7 +110,7 @@ def predict_noise(
 
 
 def no_texts(backbone: StableDiffusion, masks: Tensor) -> ItemTexts:
-    """What unconditional rows attend to: zeros, everywhere. masks: bool [n, H, W], for their size."""
+    """What unconditional rows attend to everywhere: zeros. masks: bool [n, H, W], for the size."""
     text = backbone.text
     hidden = torch.zeros(text.max_tokens, text.width, device=backbone.device)
     pooled = torch.zeros(text.pooled_width, device=backbone.device)

@@ -36,8 +36,8 @@ class ItemPrompt:
     def __post_init__(self) -> None:
         if self.item is not None and PLACE not in self.text:
             raise BenchmarkError(
-                f"the text {self.text!r} has no {PLACE}, where the item's tokens belong: write one, "
-                "for example 'a photo of *'"
+                f"the text {self.text!r} has no {PLACE}, where the item's tokens belong: write "
+                "one, for example 'a photo of *'"
             )
 
 

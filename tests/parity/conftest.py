@@ -8,6 +8,7 @@ import torch
 from editors import EditorGoldens
 from editors_more import MoreGoldens
 from goldens import SHARED, THREADS, Goldens
+from items import ItemGoldens
 from masks import MaskGoldens
 
 
@@ -45,3 +46,8 @@ def more_goldens(shared: Path) -> MoreGoldens:
 def editor_goldens(shared: Path) -> EditorGoldens:
     folder = shared / "goldens_editors"
     return EditorGoldens(folder / "public", folder / "model")
+
+
+@pytest.fixture(scope="session")
+def item_goldens(shared: Path) -> ItemGoldens:
+    return ItemGoldens(shared / "goldens_items" / "public", shared)

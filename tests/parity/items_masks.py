@@ -30,18 +30,17 @@ from piebench_masks.items.partition import (
     Partition,
     PartitionError,
     central_square,
-    read_index,
     read_partition,
 )
 from piebench_masks.items.regions import Regions
 from piebench_masks.items.segment import panoptic_items
 
-SMALL = 48
-"""Pixels of a side of the units' pictures."""
 WORTH = 60
 """Grey levels of one item in the published example."""
 PAGE_VALUE = 255
 """Of drawn pixels."""
+STILL = (0, 0, 1.0, 0)
+"""Rows, columns, ratio and priority of a move where none are given."""
 AREAS = ("hard", "soft", "active", "remain")
 
 
@@ -56,14 +55,15 @@ def matching(case: ItemCase, pattern: str) -> Iterator[tuple[str, re.Match[str]]
 
 
 def small(case: ItemCase) -> Partition:
-    return Partition(("a", "b", "c", "d"), case.bits("small/masks", SMALL))
+    masks = case.bits("small/masks")
+    return Partition(tuple("abcdefghijkl"[: len(masks)]), masks)
 
 
 def rings_and_shifts(case: ItemCase) -> Iterator[Check]:
     family = "rings, shifts, sizes"
     for name, found in matching(case, r"edge/thick(\d+)"):
         rings = [ring(mask, int(found[1]), "reference") for mask in small(case).masks]
-        yield exact(family, case, name, torch.stack(rings), case.bits(name, SMALL))
+        yield exact(family, case, name, torch.stack(rings), case.bits(name))
     for name, found in matching(case, r"edge/dot_thick(\d+)"):
         dot = torch.zeros(case.arrays[name].shape, dtype=torch.bool)
         dot[dot.shape[0] // 2, dot.shape[1] // 2] = True
@@ -74,7 +74,7 @@ def rings_and_shifts(case: ItemCase) -> Iterator[Check]:
         yield exact(family, case, name, shifted(counted, *map(int, found.groups())), stored)
     for name, found in matching(case, r"resize/([\d.]+)"):
         masks = [resized(mask, float(found[1])) for mask in small(case).masks]
-        yield exact(family, case, name, torch.stack(masks), case.bits(name, SMALL))
+        yield exact(family, case, name, torch.stack(masks), case.bits(name))
     for name, found in matching(case, r"(ctrl/\w+)/mask_vec"):
         facts = case.facts[found[1]]
         masks = on_grid(case.bits(f"{found[1]}/masks", facts["H"]), _grid(case.arrays[name]))
@@ -101,8 +101,8 @@ def moves_and_removals(case: ItemCase) -> Iterator[Check]:
 def _edited(case: ItemCase, name: str, found: tuple[Partition, Tensor]) -> Iterator[Check]:
     items, remain = found
     family, place = "moves and removals", name.replace("masks", "remain")
-    yield exact(family, case, name, items.masks, case.bits(name, SMALL))
-    yield exact(family, case, place, remain, case.bits(place, SMALL))
+    yield exact(family, case, name, items.masks, case.bits(name))
+    yield exact(family, case, place, remain, case.bits(place))
 
 
 def drawn_pixels(case: ItemCase) -> Iterator[Check]:
@@ -110,10 +110,10 @@ def drawn_pixels(case: ItemCase) -> Iterator[Check]:
     for name, found in matching(case, r"page/add(\d+)/masks"):
         drawn = case.arrays["page/canvas"] == PAGE_VALUE
         items = assign(small(case), drawn, int(found[1]))
-        yield exact("drawn pixels", case, name, items.masks, case.bits(name, SMALL))
+        yield exact("drawn pixels", case, name, items.masks, case.bits(name))
     if "page/add_mask" in case.facts:
         area, names = case.facts["page/add_mask"]
-        items = assign(small(case), torch.zeros(SMALL, SMALL, dtype=torch.bool), "new")
+        items = assign(small(case), torch.zeros(small(case).size, dtype=torch.bool), "new")
         yield exact("drawn pixels", case, "a new item", items.masks[-1].sum(), area)
         yield Check("drawn pixels", f"{case.key} names", items.names != tuple(names), 0)
 
@@ -254,8 +254,9 @@ def regions_of(case: ItemCase, edit: str, asked: Namespace) -> Regions:
     if asked.kind == "remove":
         return regions.remove(items, asked.tgt_index, **given)
     lists = (asked.delta_y_list, asked.delta_x_list, asked.resize_list, asked.priority_list)
-    columns = [values or [default] * len(asked.tgt_indices_list) for values, default in zip(lists, (0, 0, 1.0, 1), strict=True)]
-    moves = [Move(*one) for one in zip(asked.tgt_indices_list, *columns, strict=True)]
+    targets = asked.tgt_indices_list
+    settings = [one or [still] * len(targets) for one, still in zip(lists, STILL, strict=True)]
+    moves = [Move(*one) for one in zip(targets, *settings, strict=True)]
     return regions.move(items, moves, **given)
 
 

@@ -15,6 +15,8 @@ from editors_more import MORE_FAMILIES, MoreGoldens
 from editors_published import PUBLISHED_FAMILIES, QUICK_PUBLISHED_FAMILIES
 from families import FAMILIES, Check, editing_metrics, official_scores
 from goldens import Goldens
+from items import ItemGoldens
+from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
 
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
@@ -82,6 +84,11 @@ def test_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
 )
 def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
     assert _out(family, mask_goldens.cases) == []
+
+
+@pytest.mark.parametrize("family", ITEM_MASK_FAMILIES, ids=lambda family: family.__name__)
+def test_masks_and_regions_of_items(item_goldens: ItemGoldens, family: Any) -> None:
+    assert _out(family, item_goldens.cases) == []
 
 
 def _out(family: Any, cases: Any) -> list[Check]:

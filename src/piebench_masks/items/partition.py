@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from colorsys import hsv_to_rgb
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -83,10 +84,13 @@ class Partition:
         """From the item of every pixel, integers [H, W]."""
         return cls(tuple(names), labels == torch.arange(len(names))[:, None, None])
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:
         """The item of every pixel: uint8 [H, W]."""
-        return self.masks.byte().argmax(dim=0).byte()
+        labels = torch.zeros(self.size, dtype=torch.uint8)
+        for number, mask in enumerate(self.masks):
+            labels.masked_fill_(mask, number)
+        return labels
 
     @property
     def size(self) -> tuple[int, int]:

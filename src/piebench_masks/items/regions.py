@@ -95,7 +95,7 @@ def remove(
     """The target's place goes to its neighbours, and is painted.
 
     processed: the items after removal, drawn by hand; others: as in `text` and `mask_edits.remove`.
-    ``reference``: the soft ring is around the target's place alone, and may lie in the active region.
+    ``reference``: the soft ring is around the target's place alone, also in the active region.
     """
     before = items if edited is None else edited
     check_items(before, [target, *active])

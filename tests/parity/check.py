@@ -25,6 +25,7 @@ from editors_published import PUBLISHED_FAMILIES
 from families import FAMILIES, Check, official_scores
 from goldens import SHARED, THREADS, Goldens, kind_of
 from items import ItemGoldens
+from items_fit import ITEM_FIT_FAMILIES
 from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
 from rich.console import Console
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         unseen = goldens.unseen()
     elif ItemGoldens.knows(asked.folder):
         items = ItemGoldens(asked.folder, asked.model or SHARED)
-        checks = _compared(ITEM_MASK_FAMILIES, items.cases)
+        checks = _compared((*ITEM_MASK_FAMILIES, *ITEM_FIT_FAMILIES), items.cases)
         unseen = items.unseen()
     elif (kind := kind_of(asked.folder)) not in (None, "goldens", "goldens_editors"):
         line = f"{asked.folder} is of the kind {kind}, which nothing here compares yet"

@@ -16,6 +16,7 @@ from editors_published import PUBLISHED_FAMILIES, QUICK_PUBLISHED_FAMILIES
 from families import FAMILIES, Check, editing_metrics, official_scores
 from goldens import Goldens
 from items import ItemGoldens
+from items_fit import ITEM_FIT_FAMILIES
 from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
 
@@ -84,6 +85,11 @@ def test_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
 )
 def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
     assert _out(family, mask_goldens.cases) == []
+
+
+@pytest.mark.parametrize("family", ITEM_FIT_FAMILIES, ids=lambda family: family.__name__)
+def test_fits_and_edits_of_items(item_goldens: ItemGoldens, family: Any) -> None:
+    assert _out(family, item_goldens.cases) == []
 
 
 @pytest.mark.parametrize("family", ITEM_MASK_FAMILIES, ids=lambda family: family.__name__)

@@ -95,7 +95,7 @@ class Fit:
         asked, is_first = self.settings, state.phase == EMBEDDINGS
         optimise(
             state,
-            lambda: self._draw(state),
+            lambda: self.draw(state),
             self._embedding_loss(state) if is_first else self._unet_loss(state),
             steps=asked.embedding_steps if is_first else asked.unet_steps,
             accumulation=asked.accumulation,
@@ -145,7 +145,7 @@ class Fit:
         scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
         return State(phase, generator, trained, fixed, scale=scale)
 
-    def _draw(self, state: State) -> list[Draw]:
+    def draw(self, state: State) -> list[Draw]:
         shapes = [latents.shape[1:] for latents in _named(state.fixed, "latents/").values()]
         batch, generator = self.settings.batch, state.generator
 

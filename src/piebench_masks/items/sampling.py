@@ -91,7 +91,7 @@ def sample(
     put back at the level before the step, from one draw of its posterior; the soft region has one
     step more.
     """
-    draws = _Draws(settings, latent_shape, backbone.device, compat)
+    draws = Draws(settings, latent_shape, backbone.device, compat)
     x = draws.normal()
     if source is not None:
         hard, soft = on_grid(
@@ -129,7 +129,7 @@ def _guided(
     return eps[0] + guidance * (eps[-1] - eps[0])
 
 
-class _Draws:
+class Draws:
     """The normal draws of N images, in the order in which they are asked for."""
 
     def __init__(

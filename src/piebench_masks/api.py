@@ -5,6 +5,7 @@ scene = pipeline.scene("scene.png", "a red circle on grass", "a blue circle on g
 edited = scene.edit("ours")   # or under a mask of your own
 """
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.diffusion.source import resolve_model
-from piebench_masks.editing.editor import Editor, Sources, check_needs, paint
+from piebench_masks.editing.editor import Editor, Fit, Fitting, Sources, check_needs, paint
 from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
@@ -124,6 +125,7 @@ class EncodedScene:
         self, pipeline: Pipeline, scene: Scene, size: tuple[int, int], noise: dict[str, Any]
     ) -> None:
         self.pipeline, self.scene, self.size, self.noise = pipeline, scene, size, noise
+        self._fits: dict[Fitting, Fit] = {}
 
     @cached_property
     def posterior(self) -> Posterior:
@@ -178,14 +180,16 @@ class EncodedScene:
         """The picture edited under a mask, at the model's size.
 
         mask: an array, a method (cut at ``threshold``; None is its own), or None for no mask;
-        editor: any of ``piebench_masks.editing`` with settings of its own; None is TurboEdit.
+        editor: any of ``piebench_masks.editing`` with settings of its own; None is TurboEdit. What
+        one fits to the picture is fitted at its first edit, and kept as long as this scene.
         Raises BenchmarkError where the method has no map, or the model lacks what the editor needs.
         """
         backbone, editor = self.pipeline.backbone, editor or TurboEdit(seed=self.noise["seed"])
         check_needs(editor, backbone.provides)
         if isinstance(mask, str | MapMethod):
             mask = self.mask(mask, threshold)
-        sources = Sources([self.scene], None if editor.needs is None else self.posterior)
+        posterior = None if editor.needs is None else self.posterior
+        sources = Sources([self.scene], posterior, self._fit(editor))
         masks = _at_latents(mask, backbone.latent_size)
         edited, _ = paint(backbone, editor, sources, masks, torch.zeros(1, dtype=torch.long))
         if not edited.finite.all():
@@ -194,6 +198,14 @@ class EncodedScene:
                 "a dtype of more range)"
             )
         return Image.fromarray(edited.images[0].numpy())
+
+    def _fit(self, editor: Editor) -> Callable[[int], Fit] | None:
+        fitting: Fitting | None = getattr(editor, "fitting", None)
+        if fitting is None:
+            return None
+        if fitting not in self._fits:
+            self._fits[fitting] = fitting(self.pipeline.backbone, self.scene)
+        return lambda row: self._fits[fitting]
 
 
 def named_method(method: str | MapMethod) -> MapMethod:

@@ -27,6 +27,7 @@ from piebench_masks.temporary import sweep_temporaries
 COUNTED = {
     "samples_parsed": "samples parsed",
     "unet_rows": "U-Net rows",
+    "unet_backward_rows": "with gradients",
     "vae_encodes": "VAE encodes",
     "vae_decodes": "VAE decodes",
     "prompt_encodes": "prompt encodes",
@@ -134,5 +135,9 @@ def _changed_settings(run: Run) -> list[str]:
 def _summary(total: Outcome, seconds: float) -> str:
     if not total.items and not any(total.counts.values()):
         return "nothing to compute: all artifacts are there"
-    rows = ", ".join(f"{total.counts[key]} {words}" for key, words in COUNTED.items())
+    rows = ", ".join(
+        f"{total.counts[key]} {words}"
+        for key, words in COUNTED.items()
+        if total.counts[key] or key != "unet_backward_rows"
+    )
     return f"{total.items} items computed in {seconds:.0f} s ({rows}), {len(total.failures)} failed"

@@ -17,7 +17,7 @@ from piebench_masks.data.external_masks import external_masks
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.loading import BackboneClass, backbone_class
 from piebench_masks.diffusion.source import resolve_model
-from piebench_masks.editing.editor import Editor, check_needs
+from piebench_masks.editing.editor import Editor, Fitting, check_needs
 from piebench_masks.editing.reconstruction import Reconstruction
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
@@ -114,6 +114,7 @@ class Run:
         """Those of all parts that artifact keys name: hashed once, in the main process."""
         names = [f"mask.{name}" for name in self.methods]
         names += [f"editor.{name}" for name in self.editors]
+        names += [f"fitting.{name}" for name in self.fittings]
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
             names.insert(0, "model")
@@ -128,6 +129,8 @@ class Run:
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
         if section in WRITERS:
             return part_identity(self.writers[section])
+        if section == "fitting":
+            return part_identity(self.fittings[part])
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -229,6 +232,12 @@ class Run:
         if any(editor.needs is not None for editor in editors.values()):
             chosen = chosen or Reconstruction()
         return editors | ({RECONSTRUCTION: chosen} if chosen else {})
+
+    @functools.cached_property
+    def fittings(self) -> dict[str, Fitting]:
+        """What fits a model to pictures, of the editors that have it."""
+        fittings = {name: getattr(editor, "fitting", None) for name, editor in self.editors.items()}
+        return {name: fitting for name, fitting in fittings.items() if fitting is not None}
 
     @functools.cached_property
     def writers(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import starmap
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ from rich.text import Text
 
 from piebench_masks.console import JsonConsole, say, wants_progress_bar
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.stages.stage import Batch, Failure, Stage, Work
+from piebench_masks.stages.stage import Batch, Failure, Slow, Stage, Work
 from piebench_masks.store import Overwrite, StoreError
 
 log = logging.getLogger(__name__)
@@ -155,14 +156,18 @@ def run_stage(
             "Run with overwrite=only-missing."
         )
     allowed = _allowed_failures(fail_on_error, total)
+    if isinstance(stage, Slow):
+        batch_size = stage.batch_size
     batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
     last_line = time.monotonic()
     with _progress(console) as progress:
         bar = progress.add_task(stage.name, total=total)
+        if isinstance(stage, Slow):
+            stage.advance = partial(progress.advance, bar)
         for batch_outcome in executor(stage, batches):
             tenths = 10 * outcome.items // total
             outcome.add(batch_outcome)
-            progress.advance(bar, batch_outcome.items)
+            progress.update(bar, completed=max(progress.tasks[0].completed, outcome.items))
             now, next_tenth = time.monotonic(), 10 * outcome.items // total > tenths
             is_due = outcome.items == total or (next_tenth and now - last_line >= LOG_EVERY)
             if is_due and not console.is_terminal:  # a log has no bar

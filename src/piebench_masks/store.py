@@ -191,6 +191,10 @@ class Folder:
                 "again"
             ) from error
 
+    def read(self, name: str, unpack: Callable[[bytes], T]) -> T | None:
+        """What ``unpack`` makes of a file, or None if it is missing, or damaged: it raises then."""
+        return self._read(self.path_of(name), unpack)
+
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> Stamp:
         """Write tensors of any shape as safetensors."""
         return self.write_bytes(name, pack_tensors(tensors, self.origin))

@@ -14,9 +14,10 @@ from torch import Tensor
 from piebench_masks.diffusion.attention import AttentionControl, Layer, Residual
 from piebench_masks.diffusion.level import Level, Spacing
 
-Capability = Literal["few_steps", "self_attention", "residuals", "inpainting"]
+Capability = Literal["few_steps", "self_attention", "residuals", "inpainting", "adaptation"]
 """Abilities that a model may lack: it samples in a few steps; its self-attention, or its ResNet
-blocks' residuals, can be seen and replaced; it takes a mask and the picture around it as input.
+blocks' residuals, can be seen and replaced; it takes a mask and the picture around it as input; it
+can be fitted to pictures, and asked with other weights than its own (`StableDiffusion.adapted`).
 """
 Prompt = str | tuple[str, ...]
 """A text, or several, whose embeddings' mean stands for them."""

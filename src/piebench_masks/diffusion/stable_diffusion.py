@@ -273,7 +273,7 @@ class StableDiffusion:
 
 
 def _provides(channels: int, few_steps: bool) -> frozenset[Capability]:
-    capabilities: set[Capability] = {"self_attention", "residuals"}
+    capabilities: set[Capability] = {"self_attention", "residuals", "adaptation"}
     if channels == INPAINTING_CHANNELS:
         capabilities.add("inpainting")
     if few_steps:

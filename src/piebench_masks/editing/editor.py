@@ -4,8 +4,9 @@ Knows pictures, prompts and masks; must not know files or where a mask came from
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -23,11 +24,13 @@ READABLE = ("image", "target_image", "prompts", "instruction", "blended_word", "
 class Sources:
     """B pictures to edit, with what is said about them.
 
-    posterior: the VAE's, of B latents; None for an editor that uses no model.
+    posterior: the VAE's, of B latents; None for an editor that uses no model; fits: reads what an
+    editor's `Fitting` gave for one of them, None where there is no such file.
     """
 
     scenes: Sequence[Scene]
     posterior: Posterior | None
+    fits: Callable[[int], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -96,8 +99,8 @@ class Editor(Protocol):
 
     An editor with a model of its own is given the run's device if its signature has a ``device``.
     It may also have ``load() -> None``, which loads its networks, so that what is wrong with them
-    ends a run at its start; ``counts: Counter[str]``, their rows, as `Backbone` has them; and
-    ``masking: str``, how it keeps to masks, for tables.
+    ends a run at its start; ``counts: Counter[str]``, their rows, as `Backbone` has them;
+    ``masking: str``, how it keeps to masks, for tables; and ``fitting: Fitting``.
     """
 
     version: ClassVar[int] = 1
@@ -105,7 +108,9 @@ class Editor(Protocol):
     reads: ClassVar[tuple[str, ...]] = READABLE
 
     def invert(self, backbone: Backbone, sources: Sources) -> Any:
-        """All that does not depend on masks; ``.nfe``: evaluations of each sample, long [B]."""
+        """All that does not depend on masks; ``.nfe``: evaluations of each sample, long [B];
+        ``.backward``, where it has it: how many of them had a gradient, long [B].
+        """
 
     def edit(
         self, backbone: Backbone, sources: Sources, inverted: Any, masks: Tensor, owner: Tensor
@@ -117,13 +122,57 @@ class Editor(Protocol):
         """
 
 
+class Fit(Protocol):
+    """What a `Fitting` gives."""
+
+    def pack(self, origin: str | None = None) -> bytes:
+        """A safetensors file. origin: as in `packing`."""
+
+
+class Fitting(Protocol):
+    """How an editor fits its model to a picture, once for all masks and settings of its edits.
+
+    A frozen dataclass like the editor, of the settings that change the fit, as it is stored by
+    them; reads: which of `READABLE` it looks at.
+    """
+
+    version: ClassVar[int] = 1
+
+    @property
+    def reads(self) -> tuple[str, ...]: ...
+
+    def load(self, device: torch.device) -> None:
+        """Load networks of its own, so that what is wrong with them ends a run at its start."""
+
+    def __call__(
+        self,
+        backbone: Backbone,
+        scene: Scene,
+        *,
+        model: str = "",
+        checkpoint: Path | None = None,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> Fit:
+        """Fit the model to a picture.
+
+        model: its identity; checkpoint: the file from which a fit that was stopped goes on; it is
+        left there. progress: is told of each part that is done, as its share of the whole.
+        """
+
+    def unpack(self, data: bytes) -> Fit:
+        """What ``pack`` gave; anything else makes it raise, whatever type of exception."""
+
+
 class Cost(NamedTuple):
-    """Network evaluations and seconds of one edit: its inversion, and its sampling under a mask."""
+    """Network evaluations and seconds of one edit: its inversion, and its sampling under a mask;
+    and how many evaluations of the inversion had a gradient.
+    """
 
     nfe_inverse: int
     nfe_forward: int
     seconds_inverse: float
     seconds_forward: float
+    backward: int = 0
 
 
 def paint(
@@ -143,8 +192,13 @@ def paint(
     edited = editor.edit(model, sources, inverted, masks.to(device), owner.to(device))
     ended = _now(device)
     seconds = (between - started) / len(sources), (ended - between) / len(masks)
-    nfe = zip(inverted.nfe.cpu()[owner].tolist(), edited.nfe.tolist(), strict=True)
-    return edited, [Cost(*counts, *seconds) for counts in nfe]
+    nothing = torch.zeros(len(sources), dtype=torch.long)
+    inverse, backward = inverted.nfe.cpu(), getattr(inverted, "backward", nothing).cpu()
+    costs = [
+        Cost(int(inverse[row]), forward, *seconds, int(backward[row]))
+        for row, forward in zip(owner.tolist(), edited.nfe.tolist(), strict=True)
+    ]
+    return edited, costs
 
 
 def decoded(backbone: Backbone, sampled: Sampled) -> Edited:

@@ -23,6 +23,12 @@ from piebench_masks.settings import UNMASKED
 NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
 NFE_MEANING = "evaluations of the U-Net"
+BACKWARD = Format(
+    "of these backward",
+    digits=1,
+    meaning="evaluations of a fit that were followed by one backward pass each",
+    secondary=True,
+)
 BETWEEN = (
     "What edits lie between, and does not rank: identity, the source as it is; reconstruction, the "
     "source through the model's autoencoder, and there and back where it has evaluations; target, "
@@ -173,11 +179,13 @@ def _formats(shown: Mapping[str, Column], chosen: Mapping[Role, str]) -> dict[st
 def cost_table(costs: pd.DataFrame) -> Table:
     """One row per editor: U-Net evaluations and seconds for an edit, mean over all its edits.
 
-    costs: a row an edit, with ``editor``, ``nfe_`` and ``seconds_`` ``inverse`` and ``forward``.
+    costs: a row an edit, with ``editor``, ``nfe_`` and ``seconds_`` ``inverse`` and ``forward``,
+    and ``backward``, which is shown where editors fit models to pictures.
     """
     parts = [f"{unit}_{part}" for unit in ("nfe", "seconds") for part in ("inverse", "forward")]
+    has_gradients = bool((costs["backward"] > 0).any())
     groups = costs.groupby("editor", sort=False)
-    frame = groups[parts].mean()
+    frame = groups[[*parts, *(["backward"] if has_gradients else [])]].mean()
     frame.insert(0, "n", groups.size())
     for unit in ("nfe", "seconds"):
         frame[unit] = frame[f"{unit}_inverse"] + frame[f"{unit}_forward"]
@@ -191,6 +199,7 @@ def cost_table(costs: pd.DataFrame) -> Table:
                 name: Format(title, digits=1, meaning=NFE_MEANING, secondary=True)
                 for name, title in NFE_TITLES.items()
             },
+            **({"backward": BACKWARD} if has_gradients else {}),
             "seconds_inverse": Format("Seconds inverse", digits=3),
             "seconds_forward": Format("Seconds forward", digits=3),
             "seconds": Format("Seconds total", digits=3),

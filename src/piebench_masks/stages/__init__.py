@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
+from piebench_masks.stages.fits import Fits
 from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.masks import Cuts
 from piebench_masks.stages.score_edits import EditScores
@@ -17,6 +18,7 @@ STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
     "masks": lambda run, samples: [Maps(run, samples)],
     "edit": lambda run, samples: [
         *([Cuts(run, samples)] if run.editors else []),
+        *(Fits(run, samples, editor) for editor in run.fittings),
         *(Edit(run, samples, editor) for editor in run.editors),
     ],
     "score": lambda run, samples: [

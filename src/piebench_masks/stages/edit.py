@@ -2,8 +2,9 @@
 thresholds, and what that cost.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 
 from piebench_masks.data.sample import Sample, item_name
-from piebench_masks.editing.editor import Sources, paint
+from piebench_masks.editing.editor import Cost, Fit, Sources, paint
 from piebench_masks.run import Run, once
+from piebench_masks.stages.fits import fit_folder, fit_item, fit_seconds, read_fit
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.stages.variants import Variant, Variants, distinct
@@ -21,8 +23,9 @@ from piebench_masks.store import Folder
 
 VERSION = 3
 KEYS = ["item", "mask"]
-COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward"]
-"""U-Net evaluations and wall time of one edit: its inversion, and its sampling under a mask."""
+COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward", "backward"]
+"""U-Net evaluations and wall time of one edit: its inversion, and its sampling under a mask; and
+how many evaluations of its inversion had a gradient."""
 STAMP = ["size", "mtime_ns"]
 """Size and time of an edit's file when it was written: while they are equal, it is not read."""
 NOT_FINITE = (
@@ -46,6 +49,8 @@ def edit_folder(run: Run, editor: str) -> Folder:
             "map_size": run.cfg.model.map_size,  # of the attention that some editors read
             "compile": run.cfg.model.compile,
         }
+    if editor in run.fittings:
+        parameters["fits"] = fit_folder(run, editor).key
     return run.folder("edit", parameters)
 
 
@@ -73,8 +78,7 @@ def edit_costs(run: Run, editor: str) -> pd.DataFrame:
     return rows.astype(dict.fromkeys(COSTS, float))
 
 
-Cost = dict[str, float]
-Painted = tuple[NDArray[np.uint8] | None, Cost]
+Painted = tuple[NDArray[np.uint8] | None, dict[str, float]]
 """An edit, uint8 [H,W,3], None where it is not finite, and its ``COSTS``."""
 
 
@@ -129,15 +133,32 @@ class Edit:
         sources = Sources(
             [source.scene for source in loaded],
             None if backbone is None else posteriors(run, loaded),
+            self._fits(batch),
         )
         size = run.sizes[1]
         masks = np.stack([v.mask.array(size) for work in batch for v in work.todo])
         owner = torch.tensor([row for row, work in enumerate(batch) for _ in work.todo])
         edited, costs = paint(backbone, editor, sources, torch.from_numpy(masks), owner)
-        pictures = edited.images.numpy()
+        pictures, costs = edited.images.numpy(), self._with_fits(batch, costs)
         return [
             (picture if finite else None, dict(zip(COSTS, cost, strict=True)))
             for picture, finite, cost in zip(pictures, edited.finite.tolist(), costs, strict=True)
+        ]
+
+    def _fits(self, batch: Batch) -> Callable[[int], Fit] | None:
+        if self.editor not in self.run.fittings:
+            return None
+        return lambda row: read_fit(self.run, self.editor, batch[row].sample)
+
+    def _with_fits(self, batch: Batch, costs: Sequence[Cost]) -> list[Cost]:
+        """The costs of the batch's edits with the time that their fits took."""
+        if self.editor not in self.run.fittings:
+            return [*costs]
+        seconds = fit_seconds(self.run, self.editor)
+        items = [fit_item(self.run, self.editor, w.sample) for w in batch for _ in w.todo]
+        return [
+            cost._replace(seconds_inverse=cost.seconds_inverse + seconds.get(item, nan))
+            for item, cost in zip(items, costs, strict=True)
         ]
 
     def store(self, batch: Batch, computed: list[Painted]) -> list[Failure]:

@@ -10,6 +10,7 @@ from piebench_masks.metrics import texts_of
 from piebench_masks.run import Run
 from piebench_masks.settings import EXTERNAL, LEVELS, RECONSTRUCTION, Knows
 from piebench_masks.stages.edit import COSTS, edit_costs, edit_folder, edit_item
+from piebench_masks.stages.fits import FIT_KEYS, fit_folder, fit_item
 from piebench_masks.stages.maps import COSTS as MAP_COSTS
 from piebench_masks.stages.maps import has_map, map_costs, map_folder, map_item, map_name
 from piebench_masks.stages.score_edits import EDIT_KEYS, edit_score_folder, score_item
@@ -131,6 +132,7 @@ TOLD: dict[str, Knows] = {
     "prompts": "prompts",
     "blended_word": "word",
     "instruction": "instruction",
+    "mask": "annotation",
 }
 """The leak level of an editor that reads a field."""
 
@@ -190,6 +192,9 @@ def _origins(run: Run, samples: Sequence[Sample]) -> Iterator[tuple[Folder, list
         if editor in run.editors:
             items = {edit_item(run, editor, sample) for sample in samples}
             yield _makers(edit_folder(run, editor), EDIT_KEYS, items)
+        if editor in run.fittings:
+            items = {fit_item(run, editor, sample) for sample in samples}
+            yield _makers(fit_folder(run, editor), FIT_KEYS, items)
         for scorer in run.scorers:
             items = {score_item(run, sample, editor, scorer) for sample in samples}
             yield _makers(edit_score_folder(run, editor, scorer), EDIT_KEYS, items)

@@ -3,9 +3,9 @@
 Knows no stage's content and not where a batch is computed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from piebench_masks.data.sample import Sample
 
@@ -51,3 +51,13 @@ class Stage(Protocol):
     def compute(self, batch: Batch, loaded: Any) -> Any: ...
     def store(self, batch: Batch, computed: Any) -> list[Failure]: ...
     def finish(self) -> None: ...
+
+
+@runtime_checkable
+class Slow(Protocol):
+    """A stage whose items take long: a batch has ``batch_size`` samples, whatever the run's, and
+    ``advance`` is told of shares of an item while this process computes it.
+    """
+
+    batch_size: int
+    advance: Callable[[float], None]

@@ -24,9 +24,9 @@ NFE = ["nfe_inverse", "nfe_forward"]
 NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe": "NFE total"}
 NFE_MEANING = "evaluations of the U-Net"
 BACKWARD = Format(
-    "of these backward",
+    "Backward rows",
     digits=1,
-    meaning="evaluations of a fit that were followed by one backward pass each",
+    meaning="of the evaluations of a fit, those with a backward pass",
     secondary=True,
 )
 BETWEEN = (

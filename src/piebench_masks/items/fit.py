@@ -96,7 +96,7 @@ class Fit:
         optimise(
             state,
             lambda: self.draw(state),
-            self._embedding_loss(state) if is_first else self._unet_loss(state),
+            self.loss(state),
             steps=asked.embedding_steps if is_first else asked.unet_steps,
             accumulation=asked.accumulation,
             learning_rate=(asked.embedding_learning_rate if is_first else asked.unet_learning_rate),
@@ -104,6 +104,10 @@ class Fit:
             checkpoint=checkpoint,
             progress=progress,
         )
+
+    def loss(self, state: State) -> Callable[[int, Draw], Tensor]:
+        """Of a picture and its draw, as a phase has it: see `optimise`."""
+        return self._embedding_loss(state) if state.phase == EMBEDDINGS else self._unet_loss(state)
 
     def fitted(self, model: str, state: State) -> Fitted:
         """What came out. model: its identity; state: of the second phase, at its end."""
@@ -163,7 +167,8 @@ class Fit:
 
     def _embedding_loss(self, state: State) -> Callable[[int, Draw], Tensor]:
         def loss(picture: int, draw: Draw) -> Tensor:
-            texts = self.texts(list(state.trained.values()), picture)
+            rows = [state.trained[str(i)] for i in range(len(state.trained))]
+            texts = self.texts(rows, picture)
             return self._loss(state.fixed[f"latents/{picture}"], texts, {}, draw)
 
         return loss

@@ -191,3 +191,12 @@ def test_settings_out_of_range_are_refused() -> None:
         FitSettings(unet_steps=7, accumulation=2)
     with pytest.raises(BenchmarkError, match="masks of its size"):
         Picture(torch.zeros(8, 8, 3, dtype=torch.uint8), Partition(("a",), torch.ones(1, 4, 4) > 0))
+
+
+def test_pictures_that_do_not_fill_the_latents_are_refused(model: StableDiffusion) -> None:
+    items = Partition(("a",), torch.ones(1, 62, 64, dtype=torch.bool))
+    odd = Picture(torch.zeros(62, 64, 3, dtype=torch.uint8), items)
+    with pytest.raises(BenchmarkError, match="sides that are multiples of 4"):
+        fit(model, [odd], QUICK, model="tiny")
+    with pytest.raises(BenchmarkError, match="at least one picture"):
+        fit(model, [], QUICK, model="tiny")

@@ -46,12 +46,27 @@ class Picture:
 class Fit:
     """A fit of one model to pictures, by its parts; `fit` does all of it.
 
-    Every function that draws takes its draws from the generator that it is given.
+    Every function that draws takes its draws from the generator that it is given. Raises
+    BenchmarkError for pictures or a model that cannot be fitted.
     """
 
     backbone: StableDiffusion
     pictures: Sequence[Picture]
     settings: FitSettings
+
+    def __post_init__(self) -> None:
+        cell = self.backbone.image_size // self.backbone.latent_size
+        for picture in self.pictures:
+            if any(side % cell for side in picture.items.size):
+                raise BenchmarkError(
+                    f"a picture of {picture.items.size} pixels: give sides that are multiples of "
+                    f"{cell}, the pixels of a cell of this model's latents"
+                )
+        if not self.pictures or "inpainting" in self.backbone.provides:
+            raise BenchmarkError(
+                "a fit is of at least one picture and of a model that makes pictures from text "
+                "alone, no inpainting model: choose another model.id"
+            )
 
     def start_embeddings(self, generator: torch.Generator) -> State:
         """The first phase before its first pass: tokens as `new_rows` gives them are trained."""
@@ -139,17 +154,8 @@ class Fit:
             compat=asked.compat,
         )
 
-    def _state(
-        self,
-        phase: str,
-        generator: torch.Generator,
-        trained: dict[str, Tensor],
-        fixed: dict[str, Tensor],
-    ) -> State:
-        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
-        return State(phase, generator, trained, fixed, scale=scale)
-
     def draw(self, state: State) -> list[Draw]:
+        """The draws of one pass, from the state's generator: see `optimise`."""
         shapes = [latents.shape[1:] for latents in _named(state.fixed, "latents/").values()]
         batch, generator = self.settings.batch, state.generator
 
@@ -164,6 +170,16 @@ class Fit:
             noises = [noise(shape) for shape in shapes]
             return [Draw(each, timesteps()) for each in noises]
         return [Draw(noise(shape), timesteps()) for shape in shapes]
+
+    def _state(
+        self,
+        phase: str,
+        generator: torch.Generator,
+        trained: dict[str, Tensor],
+        fixed: dict[str, Tensor],
+    ) -> State:
+        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        return State(phase, generator, trained, fixed, scale=scale)
 
     def _embedding_loss(self, state: State) -> Callable[[int, Draw], Tensor]:
         def loss(picture: int, draw: Draw) -> Tensor:

@@ -47,8 +47,9 @@ def two_samples(backbone: Backbone) -> Sources:
             "a blue circle on grass",
             instruction="a blue circle",
             blended_words="circle circle",
+            annotation=LEFT,
         ),
-        Scene("1", images[1], "a big circle", "a big square and a circle"),
+        Scene("1", images[1], "a big circle", "a big square and a circle", annotation=EVERYTHING),
     ]
     return Sources(scenes, backbone.encode_images(images))
 

@@ -30,8 +30,8 @@ def editors() -> list[type]:
     return sorted(found, key=lambda each: each.__name__)
 
 
-def test_there_are_fifteen_editors_and_a_bound() -> None:
-    assert len(editors()) == 15 + 1
+def test_there_are_sixteen_editors_and_a_bound() -> None:
+    assert len(editors()) == 16 + 1
 
 
 @pytest.mark.parametrize("editor", editors(), ids=lambda each: each.__name__)
@@ -64,5 +64,5 @@ def test_few_steps_is_a_property_of_the_model_that_its_configuration_tells() -> 
     check_needs(TurboEdit(), provided(True))
     with pytest.raises(BenchmarkError, match=r"TurboEdit needs few_steps.*model\.few_steps=true"):
         check_needs(TurboEdit(), provided(False))
-    every = {"few_steps", "self_attention", "residuals"}
+    every = {"few_steps", "self_attention", "residuals", "adaptation"}
     assert provided(True) == every

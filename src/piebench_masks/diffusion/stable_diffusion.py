@@ -273,9 +273,8 @@ class StableDiffusion:
 
 
 def _provides(channels: int, few_steps: bool) -> frozenset[Capability]:
-    capabilities: set[Capability] = {"self_attention", "residuals", "adaptation"}
-    if channels == INPAINTING_CHANNELS:
-        capabilities.add("inpainting")
+    capabilities: set[Capability] = {"self_attention", "residuals"}
+    capabilities.add("inpainting" if channels == INPAINTING_CHANNELS else "adaptation")
     if few_steps:
         capabilities.add("few_steps")
     return frozenset(capabilities)

@@ -19,6 +19,7 @@ from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.identity import part_identity
 from piebench_masks.items.fit import Picture, fit
 from piebench_masks.items.fitted import FitSettings, Fitted, image_identity
 from piebench_masks.items.mask_edits import NOBODY, assign, fill, ring
@@ -54,6 +55,12 @@ class ItemFitting:
             return ("image",)
         words = ("blended_word",) if self.segmentation.words == "blended" else ()
         return ("image", "prompts", *words)
+
+    def identity(self) -> Any:
+        """What cuts a text segmenter's map, which is no part of the segmenter's own identity."""
+        if isinstance(self.segmentation, Segmenter):
+            return [self.segmentation.threshold, part_identity(self.segmentation.cutter)]
+        return None
 
     def load(self, device: torch.device) -> None:
         """Load the segmenter's network: WeightsError."""

@@ -129,6 +129,11 @@ class Clip:
         """open_clip's model on the device."""
         return self._open_clip[0]
 
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of the model."""
+        return self._open_clip[2]
+
     @cached_property
     def _open_clip(self) -> tuple[Any, Any, Any]:
         """Model, preprocessing of images and tokenizer."""

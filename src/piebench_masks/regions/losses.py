@@ -1,0 +1,174 @@
+"""What CLIP makes of a picture that was painted under a box: three losses (arXiv 2311.16432).
+
+With the target's text, with the direction of the change, and with the source's layout. Knows
+CLIP's network and pictures; must not know boxes or files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from piebench_masks.batching import Blocks
+from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.regions.views import resized, views
+
+TEMPLATE = "a high quality image of {}."
+"""What is painted, and what pictures are compared with; the source's text has no template."""
+
+
+class Losses(NamedTuple):
+    """Of P pictures, each [P]: with the text, with the direction of the change, of the layout."""
+
+    text: Tensor
+    direction: Tensor
+    structure: Tensor
+
+    def weighted(self, weights: Sequence[float] = (1.0, 1.0, 1.0)) -> Tensor:
+        """Their weighted sum, [P]."""
+        total: Tensor = sum(  # type: ignore[assignment]
+            weight * loss for weight, loss in zip(weights, self, strict=True)
+        )
+        return total
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """open_clip's network of a vision transformer and its tokenizer; rows: of one block."""
+
+    network: Any
+    tokenizer: Any
+    rows: int = 8
+
+    @property
+    def side(self) -> int:
+        """Of the square pictures that the network sees."""
+        size = self.network.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings [N, D], not normalised, on the CPU."""
+        tokens = self.tokenizer(list(texts))
+        return self._blocks.map(
+            lambda block: self.network.encode_text(block).cpu(), self._on(tokens)
+        )
+
+    @torch.no_grad()
+    def images(self, pixels: Tensor) -> Tensor:
+        """Embeddings [..., D] of [..., 3, side, side], not normalised, on the CPU."""
+        rows = self._seen(pixels.flatten(0, -4))
+        found = self._blocks.map(lambda block: self.network.encode_image(block).cpu(), rows)
+        return found.unflatten(0, pixels.shape[:-3])
+
+    @torch.no_grad()
+    def self_similarity(self, pixels: Tensor) -> Tensor:
+        """Cosines [N, T, T] of the T tokens that enter the last block, class token included.
+
+        The product of two lengths is at least 1e-8.
+        """
+        inputs: list[Tensor] = []
+        block = self.network.visual.transformer.resblocks[-1]
+        handle = block.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
+
+        def similarity(block: Tensor) -> Tensor:
+            inputs.clear()
+            self.network.encode_image(block)
+            (tokens,) = inputs
+            length = tokens.norm(dim=-1)
+            products = (length[:, :, None] * length[:, None]).clamp_min(1e-8)
+            return (tokens @ tokens.mT / products).cpu()
+
+        try:
+            return self._blocks.map(similarity, self._seen(pixels))
+        finally:
+            handle.remove()
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        return Blocks(self.rows)
+
+    def _on(self, tensor: Tensor) -> Tensor:
+        return tensor.to(next(self.network.parameters()).device)
+
+    def _seen(self, pixels: Tensor) -> Tensor:
+        """Less the mean of CLIP's pictures, and divided by their standard deviation."""
+        settings = self.network.visual.preprocess_cfg
+        mean, std = (torch.tensor(settings[name])[:, None, None] for name in ("mean", "std"))
+        return self._on((pixels - mean) / std)
+
+
+class Text(NamedTuple):
+    """Embeddings [D] of the target in the template, and of the source."""
+
+    target: Tensor
+    source: Tensor
+
+
+def encode_texts(encoders: Encoders, source: str, target: str) -> Text:
+    embeddings = encoders.texts([TEMPLATE.format(target), source])
+    return Text(*embeddings)
+
+
+def pixels(source: Tensor, painted: Tensor, compat: Compat) -> tuple[Tensor, Tensor]:
+    """Pictures uint8 as losses see them, float32, of their shapes.
+
+    exact: both from 0 to 1; reference: painted pictures from 0 to 255.
+    """
+    return source.float() / 255, painted.float() / (255 if compat == "exact" else 1)
+
+
+class Views(NamedTuple):
+    """Of P painted pictures, [P, 16, 3, side, side] each: for the text; of the source and of the
+    painted picture for the direction.
+    """
+
+    text: Tensor
+    before: Tensor
+    after: Tensor
+
+
+def draw_views(
+    before: Tensor, after: Tensor, side: int, generator: Generator, *, antialias: bool
+) -> Views:
+    """Views of floats [3, h, h] and [P, 3, H, H], in the published order of draws."""
+
+    def drawn(image: Tensor) -> Tensor:
+        return views(image, side, generator, antialias=antialias)
+
+    torch.randint(1, (1,), generator=generator)  # as published, one template of one is chosen
+    text = torch.stack([drawn(image) for image in after])
+    torch.randint(1, (1,), generator=generator)
+    pairs = [(drawn(before), drawn(image)) for image in after]
+    return Views(text, *map(torch.stack, zip(*pairs, strict=True)))
+
+
+def losses(
+    encoders: Encoders,
+    source: Tensor,
+    painted: Tensor,
+    text: Text,
+    generator: Generator,
+    compat: Compat,
+) -> Losses:
+    """Of pictures uint8 [P, 3, H, H] painted from uint8 [3, h, h]; the lower, the better.
+
+    generator: of the views. Resizing smooths unless compat is reference, as published.
+    """
+    side, antialias = encoders.side, compat == "exact"
+    before, after = pixels(source, painted, compat)
+    seen = draw_views(before, after, side, generator, antialias=antialias)
+    embeddings = Views(*map(encoders.images, seen))
+    agreement = F.cosine_similarity(embeddings.text, text.target, dim=-1)
+    change = embeddings.after - embeddings.before
+    towards = F.cosine_similarity(change, text.target - text.source, dim=-1)
+    layouts = [
+        encoders.self_similarity(resized(images, side, antialias=antialias))
+        for images in (before[None], after)
+    ]
+    structure = (layouts[1] - layouts[0]).square().mean(dim=(1, 2))
+    return Losses(1 - agreement.mean(dim=1), 1 - towards.mean(dim=1), structure)

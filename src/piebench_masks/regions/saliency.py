@@ -1,0 +1,111 @@
+"""Where a self-supervised vision transformer looks: DINO (Caron et al., arXiv 2104.14294).
+
+The attention of its class token, and its patches' features. Knows no boxes and no files.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from piebench_masks.diffusion.prompt_diff import Compat
+
+IMAGE_SIZE = 256
+"""Side of the picture that the transformer sees."""
+OFFSET = 0.1
+"""DINO adds it to the side of the grid, and passes the scale that results on to the sampling of
+positions (compat=reference)."""
+
+
+class Features(NamedTuple):
+    """tokens: of one picture, class token first, behind the last normalisation, [1 + N, D].
+    attention: the class token's to the N patches in the last block, of each head, [heads, N].
+    """
+
+    tokens: Tensor
+    attention: Tensor
+
+
+def square(image: NDArray[np.uint8]) -> Tensor:
+    """The middle of a picture uint8 [H, W, 3], its shorter side at 256 pixels: uint8 [256,256,3].
+
+    Bicubic, in Pillow; what is cut off is rounded as torchvision does.
+    """
+    picture = Image.fromarray(image)
+    shorter = min(picture.size)
+    width, height = (int(IMAGE_SIZE * side / shorter) for side in picture.size)
+    picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (round((side - IMAGE_SIZE) / 2) for side in picture.size)
+    middle = picture.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+    return torch.from_numpy(np.array(middle))
+
+
+def interpolated_positions(positions: Tensor, grid: int, compat: Compat) -> Tensor:
+    """Position embeddings [1, 1 + n * n, D] for a grid of another side: [1, 1 + grid * grid, D].
+
+    Bicubic. reference: sampled at the scale (grid + 0.1) / n; exact: at the scale grid / n.
+    """
+    class_position, patches = positions[:, :1], positions[:, 1:]
+    side = round(patches.shape[1] ** 0.5)
+    if side == grid:
+        return positions
+    planes = patches.unflatten(1, (side, side)).movedim(-1, 1)
+    offset = OFFSET if compat == "reference" else 0
+    planes = F.interpolate(
+        planes, scale_factor=(grid + offset) / side, mode="bicubic", recompute_scale_factor=False
+    )
+    return torch.cat([class_position, planes.flatten(2).mT], dim=1)
+
+
+def fit_positions(network: Any, compat: Compat) -> None:
+    """Give transformers' ViTModel the positions of pictures of 256 pixels, in place."""
+    embeddings = network.embeddings
+    grid = IMAGE_SIZE // embeddings.patch_size
+    positions = interpolated_positions(embeddings.position_embeddings.data, grid, compat)
+    embeddings.position_embeddings = torch.nn.Parameter(positions, requires_grad=False)
+
+
+def features(network: Any, image: Tensor) -> Features:
+    """What transformers' ViTModel, with fitted positions, sees on uint8 [256, 256, 3], in [0, 1].
+
+    There is no normalisation by mean and standard deviation, as published.
+    """
+    pixels = image.to(network.device).movedim(-1, 0)[None] / 255
+    query, key = _last(network, ".q_proj", ".query"), _last(network, ".k_proj", ".key")
+    outputs: dict[Any, Tensor] = {}
+
+    def keep(module: Any, arguments: Any, output: Tensor) -> None:
+        outputs[module] = output[0].unflatten(-1, (network.config.num_attention_heads, -1))
+
+    handles = [module.register_forward_hook(keep) for module in (query, key)]
+    try:
+        tokens = network(pixels, interpolate_pos_encoding=True).last_hidden_state[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    queries, keys = outputs[query], outputs[key]  # [1 + N, heads, d]
+    logits = torch.einsum("hd,nhd->hn", queries[0], keys) / keys.shape[-1] ** 0.5
+    return Features(tokens, logits.softmax(dim=-1)[:, 1:])
+
+
+def _last(network: Any, *endings: str) -> Any:
+    """The last block's projection: its name differs between transformers versions."""
+    return [module for name, module in network.named_modules() if name.endswith(endings)][-1]
+
+
+def saliency(attention: Tensor) -> Tensor:
+    """The share of attention that goes to patches with no more than a patch's own: [g, g].
+
+    attention: of the class token, [heads, g * g]. Values are in (0, 1] and ordered as the heads'
+    mean; the largest is 1.
+    """
+    mean = attention.mean(dim=0)
+    ascending, order = mean.sort(stable=True)
+    shares = torch.empty_like(mean)
+    shares[order] = (ascending / ascending.sum()).cumsum(dim=0)
+    side = round(len(mean) ** 0.5)
+    return shares.view(side, side)

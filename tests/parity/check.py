@@ -3,8 +3,9 @@
     python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
 
 DIR has the form of ../shared/goldens/public, ../shared/goldens_editors/public,
-../shared/goldens_editors_more/public or ../shared/goldens_masks/public (described in the READMEs
-beside them; newer forms say in kind.json which they are), or that of ../shared/data/piebench_mini,
+../shared/goldens_editors_more/public, ../shared/goldens_masks/public or
+../shared/goldens_regions/public (described in the READMEs beside them; newer forms say in kind.json
+which they are), or that of ../shared/data/piebench_mini,
 which has an official_metrics.json. Models are looked for in $PIEBENCH_SHARED, if set.
 Exit status 1: something is out. What DIR holds beyond what is compared is listed, and is no fault.
 """
@@ -24,6 +25,8 @@ from editors_published import PUBLISHED_FAMILIES
 from families import FAMILIES, Check, official_scores
 from goldens import SHARED, THREADS, Goldens, kind_of
 from masks import MASK_FAMILIES, MaskGoldens
+from regions import RegionGoldens
+from regions_families import REGION_FAMILIES
 from rich.console import Console
 from rich.table import Table
 
@@ -50,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         goldens = MoreGoldens(asked.folder, asked.model or SHARED)
         checks = _compared((*PUBLISHED_FAMILIES, *MORE_FAMILIES), goldens.cases)
         unseen = goldens.unseen()
+    elif RegionGoldens.knows(asked.folder):
+        regions = RegionGoldens(asked.folder, asked.model or SHARED)
+        checks = _compared(REGION_FAMILIES, regions.cases)
+        unseen = regions.unseen()
     elif (kind := kind_of(asked.folder)) not in (None, "goldens", "goldens_editors"):
         line = f"{asked.folder} is of the kind {kind}, which nothing here compares yet"
         Console().print(line, markup=False)

@@ -122,29 +122,25 @@ def pixels(source: Tensor, painted: Tensor, compat: Compat) -> tuple[Tensor, Ten
     return source.float() / 255, painted.float() / (255 if compat == "exact" else 1)
 
 
-class Views(NamedTuple):
-    """Of P painted pictures, [P, 16, 3, side, side] each: for the text; of the source and of the
-    painted picture for the direction.
-    """
-
-    text: Tensor
-    before: Tensor
-    after: Tensor
-
-
-def draw_views(
-    before: Tensor, after: Tensor, side: int, generator: Generator, *, antialias: bool
-) -> Views:
-    """Views of floats [3, h, h] and [P, 3, H, H], in the published order of draws."""
-
-    def drawn(image: Tensor) -> Tensor:
-        return views(image, side, generator, antialias=antialias)
-
+def text_views(after: Tensor, side: int, generator: Generator, *, antialias: bool) -> Tensor:
+    """Views for the text, of floats [P, 3, H, H]: [P, 16, 3, side, side]."""
     torch.randint(1, (1,), generator=generator)  # as published, one template of one is chosen
-    text = torch.stack([drawn(image) for image in after])
+    return torch.stack([views(image, side, generator, antialias=antialias) for image in after])
+
+
+def direction_views(
+    before: Tensor, after: Tensor, side: int, generator: Generator, *, antialias: bool
+) -> Tensor:
+    """Views of sources [P, 3, h, h] and of pictures [P, 3, H, H]: [P, 2, 16, 3, side, side].
+
+    They are drawn independently.
+    """
     torch.randint(1, (1,), generator=generator)
-    pairs = [(drawn(before), drawn(image)) for image in after]
-    return Views(text, *map(torch.stack, zip(*pairs, strict=True)))
+    pairs = [
+        torch.stack([views(image, side, generator, antialias=antialias) for image in pair])
+        for pair in zip(before, after, strict=True)
+    ]
+    return torch.stack(pairs)
 
 
 def losses(
@@ -155,20 +151,20 @@ def losses(
     generator: Generator,
     compat: Compat,
 ) -> Losses:
-    """Of pictures uint8 [P, 3, H, H] painted from uint8 [3, h, h]; the lower, the better.
+    """Of pictures uint8 [P, 3, H, H], each painted from a source; the lower, the better.
 
-    generator: of the views. Resizing smooths unless compat is reference, as published.
+    source: uint8 [3, h, h], or [P, 3, h, h]; generator: of the views. Resizing smooths unless compat is reference, as published.
     """
     side, antialias = encoders.side, compat == "exact"
-    before, after = pixels(source, painted, compat)
-    seen = draw_views(before, after, side, generator, antialias=antialias)
-    embeddings = Views(*map(encoders.images, seen))
-    agreement = F.cosine_similarity(embeddings.text, text.target, dim=-1)
-    change = embeddings.after - embeddings.before
+    before, after = pixels(source.expand(len(painted), -1, -1, -1), painted, compat)
+    seen = text_views(after, side, generator, antialias=antialias)
+    agreement = F.cosine_similarity(encoders.images(seen), text.target, dim=-1)
+    pairs = direction_views(before, after, side, generator, antialias=antialias)
+    change = encoders.images(pairs).diff(dim=1).squeeze(1)
     towards = F.cosine_similarity(change, text.target - text.source, dim=-1)
     layouts = [
         encoders.self_similarity(resized(images, side, antialias=antialias))
-        for images in (before[None], after)
+        for images in (before, after)
     ]
     structure = (layouts[1] - layouts[0]).square().mean(dim=(1, 2))
     return Losses(1 - agreement.mean(dim=1), 1 - towards.mean(dim=1), structure)

@@ -140,9 +140,10 @@ class EncodedScene:
     def raw_map(self, method: str | MapMethod = "ours") -> Tensor:
         """The same map on its native grid and in its own units: float32 [g,g]."""
         map_method, backbone = named_method(method), self.pipeline.backbone
+        is_encoded = needs_model({"": map_method}) or map_method.candidates is not None
         (result,) = soft_maps(
             backbone,
-            self.posterior if needs_model({"": map_method}) else None,
+            self.posterior if is_encoded else None,
             [self.scene],
             {"": map_method},
             compat=self.pipeline.compat,

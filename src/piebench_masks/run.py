@@ -113,6 +113,7 @@ class Run:
     def identities(self) -> dict[str, Any]:
         """Those of all parts that artifact keys name: hashed once, in the main process."""
         names = [f"mask.{name}" for name in self.methods]
+        names += [f"candidates.{name}" for name in self.painting]
         names += [f"editor.{name}" for name in self.editors]
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
@@ -128,6 +129,8 @@ class Run:
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
         if section in WRITERS:
             return part_identity(self.writers[section])
+        if section == "candidates":
+            return part_identity(self.methods[part].candidates)
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -168,9 +171,16 @@ class Run:
     @property
     def uses_model(self) -> bool:
         """Whether any method or editor of this run needs the diffusion model."""
-        return needs_model(self.methods) or any(
-            editor.needs is not None for editor in self.editors.values()
+        return (
+            needs_model(self.methods)
+            or bool(self.painting)
+            or any(editor.needs is not None for editor in self.editors.values())
         )
+
+    @property
+    def painting(self) -> list[str]:
+        """The methods that paint candidates."""
+        return [name for name, method in self.methods.items() if method.candidates is not None]
 
     def check_editors(self) -> None:
         """Raise BenchmarkError where the model cannot do what an editor asks of it."""

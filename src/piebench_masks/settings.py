@@ -30,7 +30,9 @@ BOUNDS = "bounds"
 autoencoder makes of it, and the true edit. All but the second are files of the data set."""
 IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
 WRITERS = ("captions", "concepts")
-Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
+Knows = Literal[
+    "nothing", "prompts", "word", "instruction", "type", "scores", "annotation", "unknown"
+]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 LEVELS: tuple[Knows, ...] = get_args(Knows)

@@ -21,13 +21,17 @@ from goldens import kind_of
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import ViTModel
 from transformers_clip import to_open_clip
 
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.diffusion.loading import load_backbone
+from piebench_masks.editing.editor import decoded
+from piebench_masks.editing.inpaint import Inpaint
+from piebench_masks.masks.regions_reference import enlarged, enlarged_masks
 from piebench_masks.metrics.clip import Clip
-from piebench_masks.regions.boxes import anchor_points, masks, pixel_boxes
-from piebench_masks.regions.losses import Encoders
+from piebench_masks.regions.boxes import anchor_points, pixel_boxes
+from piebench_masks.regions.losses import TEMPLATE, Encoders
 from piebench_masks.regions.network import Choice, RegionNetwork
 from piebench_masks.regions.saliency import (
     IMAGE_SIZE,
@@ -103,21 +107,8 @@ class RegionGoldens:
         return Encoders(self.clip.network, self.clip.tokenizer)
 
     @cached_property
-    def inpainting(self) -> Any:
-        """diffusers' pipeline, without its safety checker."""
-        from diffusers import StableDiffusionInpaintPipeline
-
-        pipeline = StableDiffusionInpaintPipeline.from_pretrained(
-            self.model("sd_inpaint_random"),
-            variant="fp16",
-            dtype=torch.float32,
-            local_files_only=True,
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline
+    def backbone(self) -> Backbone:
+        return load_backbone(self.model("sd_inpaint_random"), variant="fp16")
 
     def unseen(self) -> dict[str, list[str]]:
         """Arrays that no family has looked at, by case."""
@@ -125,12 +116,29 @@ class RegionGoldens:
         return {key: names for key, names in found.items() if names}
 
 
+class Watched:
+    """A model that keeps what noise is predicted in, and when."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.latents: list[Tensor] = []
+        self.timesteps: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def predict_noise(self, latents: Tensor, timesteps: Tensor, *arguments: Any) -> Any:
+        self.latents.append(latents)
+        self.timesteps.append(int(timesteps[0]))
+        return self.model.predict_noise(latents, timesteps, *arguments)
+
+
 @dataclass(frozen=True)
 class Painting:
-    """What the pipeline does of P masks: of the U-Net's first call, after every step, at the end.
+    """What is painted under P masks.
 
-    noise, masked_latents: [P, 4, 64, 64]; mask: bool [P, 64, 64]; steps: [K, P, 4, 64, 64]; images:
-    uint8 [P, 512, 512, 3].
+    noise, masked_latents: [P, 4, 64, 64]; mask: bool [P, 64, 64]; steps: after each, [K, P, 4, 64,
+    64]; timesteps: of each; images: uint8 [P, 512, 512, 3].
     """
 
     noise: Tensor
@@ -171,11 +179,15 @@ class RegionCase:
     def largest(self) -> int:
         return int(self.facts["args"]["max_window_size"])
 
-    @property
-    def calls(self) -> list[dict[str, Any]]:
+    @cached_property
+    def calls(self) -> dict[int, dict[str, Any]]:
         """The facts of each pass, by its number."""
-        calls: list[dict[str, Any]] = self.facts.get("calls", [])
-        return calls
+        return {call.get("k", i): call for i, call in enumerate(self.facts.get("calls", []))}
+
+    @property
+    def last(self) -> int | None:
+        """The number of the pass whose pictures are chosen from."""
+        return next((k for k, call in self.calls.items() if call.get("training") is False), None)
 
     @property
     def prompt(self) -> str:
@@ -260,48 +272,36 @@ class RegionCase:
         return planes, same
 
     def _paint(self, k: int, boxes: Tensor) -> Painting:
-        count, pipeline = len(boxes), self.goldens.inpainting
+        count, backbone = len(boxes), self.goldens.backbone
+        painter = Inpaint(
+            id=str(self.goldens.model("sd_inpaint_random")),
+            variant="fp16",
+            steps=self.facts["inpainting_steps"],
+            guidance=self.facts.get("guidance", 7.5),
+            compat="reference",
+        )
+        pipeline, model = painter.model.loaded(backbone)
+        watched: Any = Watched(model)
+        painter.model._models[backbone.device] = pipeline, watched
         generator = torch.Generator().manual_seed(0)
-        for _ in range(2 * k):  # of the passes before
+        for _ in range(2 * k):  # the passes before
             torch.randn(count, 4, 64, 64, generator=generator)
-        inputs: list[Tensor] = []
-        steps: list[Tensor] = []
-
-        def keep(pipeline: Any, step: int, timestep: Any, arrays: Any) -> Any:
-            steps.append(arrays["latents"])
-            return arrays
-
-        handle = pipeline.unet.register_forward_pre_hook(
-            lambda module, given: inputs.append(given[0][-count:]) if not inputs else None
+        draws = [torch.randn(count, 4, 64, 64, generator=generator) for _ in range(2)]
+        sampled = painter.inpainted(
+            backbone,
+            enlarged(self.image, 512).expand(count, -1, -1, -1),
+            model.encode_prompts([TEMPLATE.format(self.prompt)] * count),
+            enlarged_masks(boxes, 512),
+            [generator] * count,
+            torch.stack(draws),
         )
-        try:
-            images = pipeline(
-                prompt=[f"a high quality image of {self.prompt}."] * count,
-                image=self.enlarged.expand(count, -1, -1, -1),
-                mask_image=F.interpolate(
-                    masks(boxes, IMAGE_SIZE)[:, None].float(), 512, mode="bilinear"
-                ),
-                height=512,
-                width=512,
-                num_inference_steps=self.facts["inpainting_steps"],
-                guidance_scale=self.facts.get("guidance", 7.5),
-                generator=generator,
-                output_type="pil",
-                callback_on_step_end=keep,
-            ).images
-        finally:
-            handle.remove()
-        (seen,) = inputs
-        pixels = torch.stack([torch.from_numpy(np.array(image)) for image in images])
-        timesteps = pipeline.scheduler.timesteps.tolist()
+        seen = torch.stack([latents[-count:] for latents in watched.latents])
+        steps = torch.cat([seen[1:, :, :4], sampled.latents[None]])
+        images = decoded(model, sampled).images
+        first = seen[0]
         return Painting(
-            seen[:, :4], seen[:, 4] > 0, seen[:, 5:], torch.stack(steps), timesteps, pixels
+            first[:, :4], first[:, 4] > 0, first[:, 5:], steps, watched.timesteps, images
         )
-
-    @property
-    def enlarged(self) -> Tensor:
-        """What is painted on: [1, 3, 512, 512], from 0 to 1."""
-        return F.interpolate(self.image.movedim(-1, 0)[None] / 255, 512, mode="bilinear")
 
     def check(self, family: str, name: str, found: Any, tolerance: float) -> Iterator[Check]:
         """Against the array of that name, where it is stored."""

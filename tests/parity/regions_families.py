@@ -20,13 +20,13 @@ from safetensors.torch import load_file
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from piebench_masks.masks.regions_reference import enlarged
 from piebench_masks.regions.boxes import anchor_points, masks, pixel_boxes
 from piebench_masks.regions.choice import final_choice, final_scores
 from piebench_masks.regions.losses import (
     TEMPLATE,
     direction_views,
     encode_texts,
-    pixels,
     text_views,
 )
 from piebench_masks.regions.losses import losses as region_losses
@@ -51,8 +51,8 @@ def picture_and_saliency(case: RegionCase) -> Iterator[Check]:
     yield from case.fact("picture", "sha1", found, case.facts.get("image_sha1_uint8_hwc"))
     planes = case.image.movedim(-1, 0) / 255
     yield from case.check("picture", "image_pool8", F.avg_pool2d(planes, 8), 1e-6)
-    enlarged = F.avg_pool2d(case.enlarged[0], 16)
-    yield from case.check("picture", "init512_pool16", enlarged, 1e-6)
+    large = enlarged(case.image, 512).movedim(-1, 0) / 255
+    yield from case.check("picture", "init512_pool16", F.avg_pool2d(large, 16), 1e-6)
     folder = case.goldens.model("dino_hf")
     stored = load_file(folder / "dino_position_embeddings_256.safetensors")
     original = load_file(folder / "model.safetensors")["embeddings.position_embeddings"]
@@ -79,7 +79,7 @@ def boxes(case: RegionCase) -> Iterator[Check]:
             log_probabilities = network(regions)
         yield from case.check("regions", "conv_feat", feature_map, SMALL)
         yield from _regions(case, "", network, regions, case.points)
-    for k in range(len(case.calls)):
+    for k, facts in case.calls.items():
         yield from case.check("points", f"call{k}/points", case.points, 0)
         if network is not None:
             yield from case.check("sizes", f"call{k}/log_probs", log_probabilities, SMALL)
@@ -88,7 +88,7 @@ def boxes(case: RegionCase) -> Iterator[Check]:
             continue
         yield from case.check("sizes", f"call{k}/gumbel", gumbel, SMALL)
         best = (log_probabilities + gumbel).topk(2, dim=-1).values
-        if (stored := case.calls[k].get("gumbel_margin_min")) is not None:
+        if (stored := facts.get("gumbel_margin_min")) is not None:
             error = furthest((best[:, 0] - best[:, 1]).min(), stored)
             yield case.error("sizes", f"call{k} margin", error, SMALL)
         yield from _boxes(case, f"call{k}/", choice)
@@ -120,7 +120,7 @@ def painted(case: RegionCase) -> Iterator[Check]:
     """Noise, masks and latents of the masked picture; every step; the pictures."""
     if not case.is_pair or "inpainting_steps" not in case.facts:
         return
-    for k, facts in enumerate(case.calls):
+    for k, facts in case.calls.items():
         if (found := case.painting(k)) is None:
             continue
         call = f"call{k}/"
@@ -144,7 +144,7 @@ def _pixels(case: RegionCase, k: int, images: Tensor) -> Iterator[Check]:
     """Against stored pictures: the share of values that differ, where none is off by two levels."""
     folder = case.goldens.folder / "edited"
     names = {i: f"{case.key}__call{k}_anchor{i}.png" for i in range(len(images))}
-    if k == len(case.calls) - 1 and (chosen := stored_winner(case)) is not None:
+    if k == case.last and (chosen := stored_winner(case)) is not None:
         names |= {chosen: f"{case.key}__chosen.png"}
     for i, name in names.items():
         if (folder / name).exists():
@@ -165,7 +165,7 @@ def losses(case: RegionCase) -> Iterator[Check]:
         return
     encoders, source = case.goldens.encoders, case.image.movedim(-1, 0)
     texts = encode_texts(encoders, case.facts["args"]["image_caption"], case.prompt)
-    for k, facts in enumerate(case.calls):
+    for k, facts in case.calls.items():
         call = f"call{k}/"
         yield from case.check("texts", f"{call}text_emb", texts.target[None], SMALL)
         yield from case.check("texts", f"{call}src_emb", texts.source[None], SMALL)
@@ -175,7 +175,8 @@ def losses(case: RegionCase) -> Iterator[Check]:
         images, same = pictures
         yield from _views(case, k, source, images, same)
         generator = generator_at(case.arrays[name])
-        found = region_losses(encoders, source, images, texts, generator, "reference")
+        before = (source / 255).expand(len(images), -1, -1, -1)
+        found = region_losses(encoders, before, images.float(), texts, generator, antialias=False)
         limit = LOSS if all(same) else OWN_LOSS
         yield from _rows(case, "losses", f"{call}structure_mse", found.structure, same, LOSSES)
         weights = [case.facts["args"][f"loss_{name}"] for name in ("alpha", "beta", "gamma")]
@@ -195,8 +196,7 @@ def _views(
 ) -> Iterator[Check]:
     """Views, their embeddings and the similarity of tokens; generators as they were in between."""
     encoders, call = case.goldens.encoders, f"call{k}/"
-    sources = source.expand(len(images), -1, -1, -1)
-    before, after = pixels(sources, images, "reference")
+    before, after = (source / 255).expand(len(images), -1, -1, -1), images.float()
     generator = generator_at(case.arrays[f"{call}rng_calculate_clip_loss"])
     text = text_views(after, encoders.side, generator, antialias=False)
     yield from case.check(
@@ -258,13 +258,13 @@ def winner(case: RegionCase) -> Iterator[Check]:
     """The final choice among the last pass's pictures."""
     if not case.is_pair or "final/score" not in case.arrays:
         return
-    clip, last = case.goldens.clip, len(case.calls) - 1
-    if last < 0 or (pictures := case.pictures(last)) is None:
+    clip, last = case.goldens.clip, case.last
+    if last is None or (pictures := case.pictures(last)) is None:
         return
     images, same = pictures
-    before = (case.enlarged[0] * 255).round().clamp(0, 255).byte()
-    planes = [plane.movedim(0, -1).numpy() for plane in (before, *images)]
-    source, *embeddings = clip.embed_images(planes).clone()
+    before = (enlarged(case.image, 512) + 0.5).byte().numpy()
+    after = [plane.movedim(0, -1).numpy() for plane in images]
+    source, *embeddings = clip.embed_images([before, *after]).clone()
     text = clip.embed_prompts([TEMPLATE.format(case.prompt)]).clone()
     rows = torch.stack(embeddings)
     limit = EMBEDDINGS[not all(same)]
@@ -285,7 +285,7 @@ def winner(case: RegionCase) -> Iterator[Check]:
 
 def schedule(case: RegionCase) -> Iterator[Check]:
     """Learning rates of passes, and those of units."""
-    rates = [call["lr"] for call in case.calls if "lr" in call]
+    rates = [call["lr"] for call in case.calls.values() if "lr" in call]
     if rates and case.is_pair:
         steps = case.facts["args"]["epochs"] * case.facts["args"]["per_image_iteration"]
         found = learning_rates(case.facts["args"]["lr"], steps)[: len(rates)]
@@ -429,11 +429,15 @@ def unit_losses(case: RegionCase) -> Iterator[Check]:
     def generator() -> Generator:
         return Generator().manual_seed(case.facts["loss_seed"])
 
-    found = region_losses(encoders, source, painted, texts, generator(), "reference")
-    total = found.weighted()
-    values = torch.stack([part.mean() for part in (total, *found)])
-    yield from case.check("losses", "loss/as_is/values", values, LOSS)
-    before, after = pixels(source, painted, "reference")
+    before, after = source / 255, painted.float()
+    for name, pictures, antialias in (
+        ("as_is", after, False),
+        ("results_div255", after / 255, False),
+        ("antialias_true", after, True),
+    ):
+        found = region_losses(encoders, before, pictures, texts, generator(), antialias=antialias)
+        values = torch.stack([part.mean() for part in (found.weighted(), *found)])
+        yield from case.check("losses", f"loss/{name}/values", values, LOSS)
     draws = generator()
     text = text_views(after, encoders.side, draws, antialias=False)
     pairs = direction_views(before, after, encoders.side, draws, antialias=False).flatten(0, 1)
@@ -453,9 +457,9 @@ def unit_choice(case: RegionCase) -> Iterator[Check]:
     """The final choice of given cosines; embeddings of given texts."""
     for name in [name for name in case.arrays if re.fullmatch(r"select/\w+/text_cos", name)]:
         part = name.removesuffix("text_cos")
-        text, image = (case.arrays.get(f"{part}{kind}_cos") for kind in ("text", "image"))
-        if text is None or image is None:
+        if f"{part}image_cos" not in case.arrays:
             continue
+        text, image = (case.arrays[f"{part}{kind}_cos"] for kind in ("text", "image"))
         yield from case.check("final choice", f"{part}tti", text.softmax(dim=0), SMALL)
         yield from case.check("final choice", f"{part}iti", image.softmax(dim=0), SMALL)
         yield from case.check("final choice", f"{part}chosen", final_choice(text, image), 0)

@@ -14,7 +14,6 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from piebench_masks.batching import Blocks
-from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.regions.views import resized, views
 
 TEMPLATE = "a high quality image of {}."
@@ -114,14 +113,6 @@ def encode_texts(encoders: Encoders, source: str, target: str) -> Text:
     return Text(*embeddings)
 
 
-def pixels(source: Tensor, painted: Tensor, compat: Compat) -> tuple[Tensor, Tensor]:
-    """Pictures uint8 as losses see them, float32, of their shapes.
-
-    exact: both from 0 to 1; reference: painted pictures from 0 to 255.
-    """
-    return source.float() / 255, painted.float() / (255 if compat == "exact" else 1)
-
-
 def text_views(after: Tensor, side: int, generator: Generator, *, antialias: bool) -> Tensor:
     """Views for the text, of floats [P, 3, H, H]: [P, 16, 3, side, side]."""
     torch.randint(1, (1,), generator=generator)  # as published, one template of one is chosen
@@ -145,18 +136,19 @@ def direction_views(
 
 def losses(
     encoders: Encoders,
-    source: Tensor,
-    painted: Tensor,
+    before: Tensor,
+    after: Tensor,
     text: Text,
     generator: Generator,
-    compat: Compat,
+    *,
+    antialias: bool,
 ) -> Losses:
-    """Of pictures uint8 [P, 3, H, H], each painted from a source; the lower, the better.
+    """Of pictures [P, 3, H, H], each painted from a source [P, 3, h, h], of floats from 0 to 1.
 
-    source: uint8 [3, h, h], or [P, 3, h, h]; generator: of the views. Resizing smooths unless compat is reference, as published.
+    The lower, the better. generator: of the views. The published code has painted pictures from 0
+    to 255, and resizes without antialias.
     """
-    side, antialias = encoders.side, compat == "exact"
-    before, after = pixels(source.expand(len(painted), -1, -1, -1), painted, compat)
+    side = encoders.side
     seen = text_views(after, side, generator, antialias=antialias)
     agreement = F.cosine_similarity(encoders.images(seen), text.target, dim=-1)
     pairs = direction_views(before, after, side, generator, antialias=antialias)

@@ -1,8 +1,11 @@
 """Where a self-supervised vision transformer looks: DINO (Caron et al., arXiv 2104.14294).
 
-The attention of its class token, and its patches' features. Knows no boxes and no files.
+The attention of its class token, and its patches' features. Knows no boxes, and no files but those
+of its network.
 """
 
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.identity import NO_OUTPUT
+from piebench_masks.weights import frozen, loading, quiet, sought, weights_folder
 
 IMAGE_SIZE = 256
 """Side of the picture that the transformer sees."""
@@ -28,6 +33,58 @@ class Features(NamedTuple):
 
     tokens: Tensor
     attention: Tensor
+
+
+@dataclass(frozen=True)
+class Dino:
+    """A transformers ViT: a hub name or a folder. Loading raises WeightsError."""
+
+    model: str = field(default="facebook/dino-vitb8", metadata=NO_OUTPUT)
+    revision: str | None = field(default=None, metadata=NO_OUTPUT)
+    cache_dir: str | None = field(default=None, metadata=NO_OUTPUT)
+
+    def identity(self) -> str:
+        """Contents of a folder's files, a hub network's name and commit."""
+        with self._loading():
+            return self._folder()[1]
+
+    def network(self, device: torch.device, compat: Compat) -> Any:
+        """With the positions of pictures of 256 pixels; loaded at first use."""
+        if (device, compat) not in self._loaded:
+            from transformers import ViTModel
+            from transformers.utils import logging
+
+            with self._loading(), quiet(logging):
+                folder, _ = self._folder()
+                network = frozen(ViTModel, folder, device, add_pooling_layer=False)
+                fit_positions(network, compat)
+            self._loaded[device, compat] = network
+        return self._loaded[device, compat]
+
+    @torch.no_grad()
+    def features(self, image: NDArray[np.uint8], device: torch.device, compat: Compat) -> Features:
+        """Of a picture uint8 [H, W, 3], its middle where it is no square; on the CPU."""
+        found = features(self.network(device, compat), square(image))
+        return Features(*(part.cpu() for part in found))
+
+    def saliency(self, image: NDArray[np.uint8], device: torch.device, compat: Compat) -> Tensor:
+        """Of a picture uint8 [H, W, 3]: float32 [32, 32] with patches of 8 pixels."""
+        return saliency(self.features(image, device, compat).attention)
+
+    def _folder(self) -> Any:
+        return weights_folder(self.model, revision=self.revision, cache_dir=self.cache_dir)
+
+    def _loading(self) -> Any:
+        return loading(
+            "The DINO model of the saliency",
+            where=sought(self.model, self.revision, self.cache_dir),
+            remedy="connect once so that transformers can download it, or give `model` a folder "
+            "made by save_pretrained",
+        )
+
+    @cached_property
+    def _loaded(self) -> dict[tuple[torch.device, Compat], Any]:
+        return {}
 
 
 def square(image: NDArray[np.uint8]) -> Tensor:

@@ -81,6 +81,7 @@ class Search:
         return self.boxes.points * len(half_sizes(self.boxes.largest)) * (3 * COUNT + 2)
 
     def load(self, device: torch.device) -> None:
+        """Raises WeightsError, and BenchmarkError for a CLIP without a vision transformer."""
         self.boxes.dino.network(device, "exact")
         getattr(self.painter, "load", lambda: None)()
         self.encoders(device)
@@ -88,6 +89,11 @@ class Search:
     def encoders(self, device: torch.device) -> Encoders:
         if device not in self._encoders:
             clip = replace(self.clip, device=device)
+            if not hasattr(clip.network.visual, "transformer"):
+                raise BenchmarkError(
+                    f"{clip.model} is no vision transformer, whose tokens the structure is "
+                    "compared by: give search.clip.model another, such as ViT-B-16-quickgelu"
+                )
             self._encoders[device] = Encoders(clip.network, clip.tokenizer, self.rows)
         return self._encoders[device]
 

@@ -17,8 +17,6 @@ from piebench_masks.masks.needs import Needs
 from piebench_masks.masks.noise_based import NoiseBased
 from piebench_masks.masks.ours import Ours
 from piebench_masks.masks.record import MapError, Record
-from piebench_masks.masks.regions import Regions
-from piebench_masks.masks.regions_reference import RegionsReference
 from piebench_masks.masks.relevance import Relevance
 from piebench_masks.masks.saliency import Saliency
 from piebench_masks.masks.sam3 import Sam3
@@ -29,14 +27,7 @@ SEGMENTERS: dict[str, MapMethod] = {
     "sam3": Sam3(),
     "grounded_sam": GroundedSam(),
 }
-"""Those of METHODS that look for words with networks of their own, from the Hugging Face hub."""
-
-REGIONS: dict[str, MapMethod] = {
-    "saliency": Saliency(),
-    "regions": Regions(),
-    "regions_reference": RegionsReference(),
-}
-"""Those of METHODS that look at DINO's attention, from the hub too; the last two paint."""
+"""Those of METHODS that look for words, whose default weights come from the Hugging Face hub."""
 
 METHODS: dict[str, MapMethod] = {
     "ours": Ours(),
@@ -54,15 +45,18 @@ METHODS: dict[str, MapMethod] = {
     "clusters": Clusters(),
     "chord": Chord(),
     **SEGMENTERS,
-    **REGIONS,
+    "saliency": Saliency(),
     **BASELINES,
 }
-"""The methods of this package under their usual names, with their default settings."""
+"""The methods of this package under their usual names, with their default settings.
+
+Those that paint with an editor stand apart, in `masks.regions` and `masks.regions_reference`:
+editors import this module.
+"""
 
 __all__ = [
     "BASELINES",
     "METHODS",
-    "REGIONS",
     "SEGMENTERS",
     "AttnMulti",
     "AttnSelf",
@@ -77,8 +71,6 @@ __all__ = [
     "MapMethod",
     "Needs",
     "Record",
-    "Regions",
-    "RegionsReference",
     "Relevance",
     "Saliency",
     "Sam3",

@@ -53,7 +53,7 @@ class Boxes:
 
 
 def published_painter() -> Editor:
-    """Stable Diffusion's inpainting, told of a picture of high quality."""
+    """An inpainting model that is told of a picture of high quality."""
     return Inpaint(template=TEMPLATE)
 
 

@@ -3,7 +3,7 @@
 """
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,7 +56,9 @@ class PublishedSearch:
     largest: int = 15
     network: str | None = None
     seed: int = 42
-    painter: Inpaint = field(default_factory=lambda: Inpaint(template=TEMPLATE, compat="reference"))
+    painter: Inpaint = field(
+        default_factory=partial(Inpaint, template=TEMPLATE, compat="reference")
+    )
     clip: Clip = field(default_factory=published_clip)
 
     def load(self, device: torch.device) -> None:
@@ -92,18 +94,19 @@ class PublishedSearch:
         features = self.dino.features(scene.image.numpy(), backbone.device, "reference")
         choice = self.choice(features, Generator().manual_seed(seed))
         boxes = pixel_boxes(choice.boxes, IMAGE_SIZE, round(features.attention.shape[-1] ** 0.5))
-        _, model = self.painter.model.loaded(backbone)
+        painter = self.painter
+        _, model = painter.model.loaded(backbone)
         count, size = len(boxes), model.image_size
         picture = enlarged(square(scene.image.numpy()), size)
-        text = self.painter.invert(backbone, sources).text[[0] * count]
+        text = painter.invert(backbone, sources).text[[0] * count]
         shape = 2, count, 4, model.latent_size, model.latent_size
-        sampled = self.painter.inpainted(
+        sampled = painter.inpainted(
             backbone,
             picture.expand(count, -1, -1, -1),
             text,
             enlarged_masks(boxes, size),
-            [Generator().manual_seed(self.painter.seed) for _ in boxes],
-            torch.randn(shape, generator=Generator().manual_seed(self.painter.seed)),
+            [Generator().manual_seed(painter.seed) for _ in boxes],
+            torch.randn(shape, generator=Generator().manual_seed(painter.seed)),
         )
         edited = decoded(model, sampled)
         if not edited.finite.all():

@@ -84,6 +84,8 @@ def drawn(
     """Draw source, annotation, map and mask of each scene; what the page says of it."""
     try:
         method.load(torch.device("cpu"))
+        if method.candidates is not None:
+            method.candidates.load(torch.device("cpu"))
     except WeightsError:
         return "Its weights come from elsewhere, so there is no picture here."
     maps = soft_maps(backbone, posterior, scenes, {name: method}, num_repeat=1)

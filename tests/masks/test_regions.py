@@ -20,14 +20,17 @@ from piebench_masks.cli import CONF
 from piebench_masks.data.scene import Scene
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.editing.editor import Sources
 from piebench_masks.editing.inpaint import Inpaint
+from piebench_masks.editing.turbo_edit import TurboEdit
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import Saliency
+from piebench_masks.masks.record import Record
 from piebench_masks.masks.region_search import Boxes, Search
 from piebench_masks.masks.regions import Regions
 from piebench_masks.masks.regions_reference import PublishedSearch, RegionsReference
-from piebench_masks.masks.soft_maps import SoftMaps, soft_maps
+from piebench_masks.masks.soft_maps import SoftMaps, painted, soft_maps
 from piebench_masks.metrics.clip import Clip
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.regions.choice import final_choice
@@ -138,9 +141,6 @@ def test_every_box_is_painted_and_the_map_is_their_union_by_loss(
 
 def measured(regions: Regions, tiny: Backbone, one: Scene) -> tuple[np.ndarray, np.ndarray]:
     """Losses float64 [P, S, 3] and masks [P, S, 32, 32] of a scene's candidates."""
-    from piebench_masks.editing.editor import Sources
-    from piebench_masks.masks.soft_maps import painted
-
     sources = Sources([one], tiny.encode_images(one.image[None]))
     found = painted(regions, tiny, sources, seed=8128).measurements
     return found["losses"].double().numpy(), found["masks"].numpy()
@@ -157,6 +157,22 @@ def test_a_map_does_not_depend_on_other_scenes(
         assert not tensor(together[name][0]).equal(tensor(together[name][1]))
 
 
+def test_any_editor_may_paint(regions: Regions, tiny: Backbone) -> None:
+    other = replace(regions, search=replace(regions.search, painter=TurboEdit()))
+    results = maps(tiny, {"inpaint": regions, "turbo_edit": other}, scene())
+    found = [tensor(results[name][0]) for name in ("inpaint", "turbo_edit")]
+    assert not found[0].equal(found[1])
+
+
+def test_nothing_but_prompts_is_shown_to_the_painter(regions: Regions, tiny: Backbone) -> None:
+    told = replace(
+        scene(), instruction="paint it", blended_words="red blue", annotation=torch.ones(4, 4)
+    )
+    shown = told.as_known(regions.knows)
+    assert (shown.instruction, shown.blended_words, shown.annotation) == ("", "", None)
+    assert (shown.source_prompt, shown.target_prompt) == PROMPTS
+
+
 def test_the_published_map_is_the_winners_box(published: RegionsReference, tiny: Backbone) -> None:
     results = maps(tiny, {"m": published}, scene())
     found = tensor(results["m"][0])
@@ -170,8 +186,6 @@ def test_the_published_map_is_the_winners_box(published: RegionsReference, tiny:
 def test_the_published_choice_is_by_both_cosines(published: RegionsReference) -> None:
     text, image = torch.tensor([0.9, 0.1]), torch.tensor([0.0, 0.3])
     boxes = torch.tensor([[0, 0, 9, 9], [50, 60, 90, 99]])
-    from piebench_masks.masks.record import Record
-
     record = Record(scene(), 16, candidates={"boxes": boxes, "text": text, "image": image})
     x1, y1, x2, y2 = boxes[final_choice(text, image)].tolist()
     found = published(record)

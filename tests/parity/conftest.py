@@ -9,6 +9,7 @@ from editors import EditorGoldens
 from editors_more import MoreGoldens
 from goldens import SHARED, THREADS, Goldens
 from masks import MaskGoldens
+from regions import RegionGoldens
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -45,3 +46,8 @@ def more_goldens(shared: Path) -> MoreGoldens:
 def editor_goldens(shared: Path) -> EditorGoldens:
     folder = shared / "goldens_editors"
     return EditorGoldens(folder / "public", folder / "model")
+
+
+@pytest.fixture(scope="session")
+def region_goldens(shared: Path) -> RegionGoldens:
+    return RegionGoldens(shared / "goldens_regions" / "public", shared)

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from piebench_masks.diffusion.backbone import Backbone
-from piebench_masks.editing.editor import Editor, Sources
+from piebench_masks.editing.editor import Editor, Sources, check_needs
 from piebench_masks.editing.inpaint import Inpaint
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import NO_OUTPUT
@@ -99,6 +99,7 @@ class Search:
 
     def __call__(self, backbone: Backbone, sources: Sources, seed: int) -> Painted:
         (scene,) = sources.scenes
+        check_needs(self.painter, backbone.provides)
         masks = self.boxes.masks(scene.image, backbone.device)
         cut = nearest_exact(masks.flatten(0, 1), backbone.latent_size).to(backbone.device)
         inverted = self.painter.invert(backbone, sources)

@@ -143,12 +143,15 @@ class RegionsReference(MapMethod):
     """
 
     knows: ClassVar[Knows] = "scores"
-    forwards: ClassVar[int] = 1
 
     binarizer: str = "above"
     sweep: tuple[float, float, int] = (0.5, 0.5, 1)
     weights: tuple[float, float] = (2.0, 1.0)
     search: PublishedSearch = field(default_factory=PublishedSearch)
+
+    @property
+    def forwards(self) -> int:  # type: ignore[override]
+        return 2 + self.search.points  # DINO, and CLIP of the source and of every edit
 
     @property
     def candidates(self) -> PublishedSearch:

@@ -42,7 +42,7 @@ test-all: test
 bench: .venv/installed
 	$(BIN)/python benchmarks/cpu.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/editors.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/editor_rows.py
 
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py

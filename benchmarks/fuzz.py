@@ -336,11 +336,11 @@ def edits_elsewhere(draw: Random, root: Path) -> None:
 def parsed_table(draw: Random, root: Path) -> None:
     """The parsed table of samples, damaged or made by somebody else."""
     mask = to_coco(np.eye(SIDE, dtype=bool))
-    rows = [
-        asdict(Sample(f"s{i}", "a/b.png", "a", "b", "", EDIT_TYPES[i], "", mask, None, f"{i:064x}"))
+    genuine = [
+        Sample(f"s{i}", "a/b.png", "a", "b", "", EDIT_TYPES[i], "", mask, None, f"{i:064x}")
         for i in range(3)
     ]
-    genuine = [Sample(**row) for row in rows]
+    rows = [{name: asdict(one)[name] for name in samples_tables.SCHEMA.names} for one in genuine]
     path = root / "samples.parquet"
     path.write_bytes(samples_table(genuine, EDIT_TYPES))
     forged = draw.random() < 0.7

@@ -355,7 +355,7 @@ PUBLISHED_ROWS = {
 
 def test_the_published_editors_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    counted = importlib.import_module("editors").REFERENCE
+    counted = importlib.import_module("editor_rows").REFERENCE
     assert {name: counted[name].rows(50) for name in PUBLISHED_ROWS} == PUBLISHED_ROWS
     lines = published("editing")
     assert {*lines.loc[lines["model"].isin(["sd14", "sd15"]), "editor"]} <= {*counted}
@@ -364,7 +364,7 @@ def test_the_published_editors_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_the_editors_script(tmp_path: Path) -> None:
     options = "--quick", "--markdown"
-    written = run_script("editors.py", *options, output=tmp_path / "editors.json")
+    written = run_script("editor_rows.py", *options, output=tmp_path / "editor_rows.json")
     one, masked = ({line["what"]: line for line in sheet} for sheet in written["figures"].values())
     # Of four steps and two masks: an inversion, a source branch, and two rows a mask.
     assert one["directinversion+p2p"]["ours"] == 4 + 4 + 8

@@ -125,6 +125,8 @@ def test_a_run_leaves_tables_figures_gallery_page_and_provenance(
     assert text.splitlines()[-1].endswith("report.html")
     how = json.loads((folder / "provenance.json").read_text())
     assert how["versions"]["torch"] and how["samples"] == 4
+    assert how["weights"].keys() == {"model", "metrics.lpips", "metrics.clip"}
+    assert how["model"] == f"shapes_turbo ({how['weights']['model']})"
     edits = pd.read_parquet(folder / "edit_scores.parquet")
     # 4 samples: without a mask, four methods at two thresholds, five baselines, three bounds
     assert len(edits) == 4 * (1 + 4 * 2 + 5 + 3)

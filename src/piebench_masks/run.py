@@ -232,12 +232,13 @@ class Run:
     @functools.cached_property
     def editors(self) -> dict[str, Editor]:
         """The chosen editors by name, in the order of the tables; behind those of a model what its
-        autoencoder does alone.
+        autoencoder does alone, or else the chosen reconstruction.
         """
         editors = made_editors(self.cfg, str(self.device))
+        chosen = editors.pop(RECONSTRUCTION, None)
         if any(editor.needs is not None for editor in editors.values()):
-            editors[RECONSTRUCTION] = Reconstruction()
-        return editors
+            chosen = chosen or Reconstruction()
+        return editors | ({RECONSTRUCTION: chosen} if chosen else {})
 
     @functools.cached_property
     def writers(self) -> dict[str, Any]:

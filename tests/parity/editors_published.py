@@ -31,6 +31,8 @@ from editors_more import (
 )
 from families import Check, furthest, relative
 from goldens import ONE
+from open_clip.transform import image_transform
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -66,6 +68,8 @@ from piebench_masks.masks.binarize import nearest_exact
 RMS_EDICT, RMS_ZERO, MOST_ZERO = 1e-4, 0.1, 5e-2
 RMS_STYLE, RMS_EMBEDDING = 3e-2, 1e-3
 CONDITION = LATENT / 0.18215  # the VAE's mean is not scaled
+CLIP_SIZE, VIEW = 224, 2 * POOLED
+"""Of what CLIP sees; normalised values reach 2, and means are stored in half precision."""
 SIGMA, UNIT, REGULARISED, GRADIENT = 1e-4, 1e-6, 1e-6, 1e-4
 BLENDED = BlendedLatentDiffusion(STEPS, guidance=GUIDANCE, compat="reference")
 STYLE = StyleDiffusion(steps=STEPS, guidance=GUIDANCE, inner_steps=3, compat="reference")
@@ -355,6 +359,12 @@ def style(case: MoreCase) -> Iterator[Check]:
         found = torch.stack([attention.get(x, ONE)[0].mean(dim=0)[:, :8] for x in ordered])
         found = found.unflatten(1, (16, 16))
         yield from close("StyleDiffusion's maps", case, "style/attn_gt_first", found, LATENT)
+    if "style/clip_input_pool16" in case.arrays:
+        seen: Any = image_transform(CLIP_SIZE, is_train=False)
+        found = F.avg_pool2d(seen(Image.fromarray(case.image[0].numpy())), 16)
+        yield from close(
+            "StyleDiffusion's CLIP input", case, "style/clip_input_pool16", found, VIEW
+        )
     features = style_features(case.goldens)
     networks = [initial(features.shape[1], 77, STYLE.seed)]
     watched: Any = Watched(case.backbone)

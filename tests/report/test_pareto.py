@@ -8,6 +8,7 @@ from matplotlib.text import Text
 from piebench_masks.report.charts import dice_figure, pareto_figure
 from piebench_masks.report.draw import draw, save
 from piebench_masks.report.pareto import curves, pareto_front, pareto_points
+from piebench_masks.tracking.finished import native_plots
 
 # Few distinct values, so that ties and equal points are frequent.
 coordinates = st.sampled_from([0.0, 1.0, 2.0, 3.0, np.nan])
@@ -53,9 +54,10 @@ def test_figures_have_the_same_bytes_every_time(editing, segmentation, columns, 
 
 
 def test_pareto_plot_names_its_axes_and_methods(editing, columns):
-    (axes,) = draw(pareto_figure(editing, columns, "lpips_unedit_part", "clip_edited")).axes
+    drawn = draw(pareto_figure(editing, columns, "lpips_unedit_part", "clip_edited"))
+    [axes], [legend] = drawn.axes, drawn.legends
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("LPIPS outside ×10³ ↓", "CLIP edited ↑")
-    shown = [text.get_text() for text in axes.get_legend().get_texts()]
+    shown = [text.get_text() for text in legend.get_texts()]
     assert sorted(shown) == ["Pareto front", "no mask", "oracle", "ours"]
 
 
@@ -68,6 +70,32 @@ def test_editors_that_paint_share_a_plot_and_others_are_called_by_their_name(edi
     for rows, expected in ((made, set()), (pd.concat([editing, made]), set(labels))):
         points = pareto_points(rows, columns, "lpips_unedit_part", "clip_edited")
         assert set(curves(points)["name"]) == expected | {"elsewhere"}
+
+
+def test_more_than_three_editors_have_a_chart_each_and_one_front(editing, columns):
+    axes = "lpips_unedit_part", "clip_edited"
+    target = editing[editing["method"] == "none"].assign(
+        editor="target", method="target", lpips_unedit_part=0.0, clip_edited=9.0
+    )
+    better = [editing.assign(editor=f"editor{n}", clip_edited=n) for n in range(4)]
+    figure = pareto_figure(pd.concat([*better, target]), columns, *axes)
+    assert [chart.title for chart in figure.charts] == [f"editor{n}" for n in range(4)]
+    for chart in figure.charts:
+        assert {one.name for one in chart.series} == {"no mask", "ours", "oracle", "target"}
+        ringed = [point for one in chart.series for point in one.points if point.ringed]
+        assert bool(ringed) == (chart.title == "editor3")
+    [front] = {tuple(chart.front) for chart in figure.charts}
+    assert {y for _, y in front} == {3 * columns["clip_edited"].scale}
+    drawn = draw(figure)
+    assert [each.get_title() for each in drawn.axes] == [f"editor{n}" for n in range(4)]
+    assert len(drawn.legends) == 1
+    points = native_plots({"pareto": figure})["pareto"].frame
+    names = set(points["method"])
+    assert names == {
+        *(f"editor{n}, {of}" for n in range(4) for of in ("no mask", "ours", "oracle")),
+        "target",
+    }
+    assert not points.duplicated().any()
 
 
 def test_trivial_masks_are_not_on_the_front_and_only_in_plots_of_one_editor(editing, columns):

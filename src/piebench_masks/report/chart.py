@@ -44,6 +44,11 @@ class Series:
     legend: str = ""
     dots: Sequence[tuple[float, float]] = ()
 
+    @property
+    def in_legend(self) -> bool:
+        """Whether the legend names it, and not a text beside its point."""
+        return isinstance(self.look, int) or self.look in NAMED_MARKS
+
 
 @dataclass(frozen=True)
 class Chart:
@@ -51,7 +56,8 @@ class Chart:
 
     x, y: their titles. limits: their ends, by default as the points need. ticks: names of the
     values of x where these are no numbers. levels: values of y by name, drawn as dashed lines.
-    better: of a trade-off, which ends are better; its ringed points are joined by the front's edge.
+    better: of a trade-off, which ends are better. front: the points, by x, whose edge is drawn.
+    title: where there are several charts of the same kind.
     """
 
     x: str
@@ -61,6 +67,8 @@ class Chart:
     ticks: Sequence[str] = ()
     levels: Mapping[str, float] | None = None
     better: tuple[Direction, Direction] | None = None
+    front: Sequence[tuple[float, float]] = ()
+    title: str = ""
 
     def marked(self, marks: Mapping[str, str]) -> "Chart":
         """With these marks behind the names of series in the legend."""
@@ -72,16 +80,13 @@ class Chart:
         ]
         return replace(self, series=series)
 
-    @property
-    def front(self) -> list[tuple[float, float]]:
-        """The ringed points of a trade-off by x; [] for other charts."""
-        ringed = [(p.x, p.y) for one in self.series for p in one.points if p.ringed]
-        return sorted(ringed) if self.better else []
-
 
 @dataclass(frozen=True)
 class Figure:
-    """Charts side by side under a title. legend: where it stands; size: of a chart, in inches."""
+    """Charts side by side, at most four in a row, under a title.
+
+    legend: where it stands; on the right there is one for all charts. size: of a chart, in inches.
+    """
 
     title: str
     caption: str

@@ -69,7 +69,7 @@ def figures(
         for number, editor in enumerate(masked if len(editors_of(edits)) > 1 else (), 1):
             stem = "_".join(("pareto", str(number), *re.findall(r"\w+", editor, re.ASCII)))
             rows = edits[(edits["editor"] == editor) | edits["method"].isin(BOUNDS)]
-            chart = pareto_chart(rows, columns, x, y)
+            chart = pareto_chart(scaled_points(rows, columns, x, y), columns, x, y)
             made[stem] = Figure(f"{PARETO}: {editor}", ONE_EDITOR, [chart], "right", PARETO_SIZE)
     if len(masks):
         made["dice"] = dice_figure(masks)
@@ -87,25 +87,55 @@ def figures(
     }
 
 
-PARETO_SIZE = (9.0, 5.4)
+PARETO_SIZE, ONE_OF_MANY_SIZE = (9.0, 5.4), (4.0, 3.6)
+TOGETHER = 3
+"""So many editors, each under several masks, are told apart in one chart."""
 
 
 def pareto_figure(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Figure:
-    """The trade-off of all edits in the plane of two metrics."""
+    """The trade-off of all edits in the plane of two metrics, in a chart for all editors.
+
+    Of more than three editors each has a chart, in which the front is that of all.
+    """
     swept = editing.groupby(["editor", "method"])["threshold"].nunique().max() > 1
     what = "One curve a method, one point a threshold." if swept else "One point a method."
-    charts = [pareto_chart(editing, columns, x, y)]
-    return Figure(PARETO, f"{what} {FRONT}", charts, "right", PARETO_SIZE)
+    points = scaled_points(editing, columns, x, y)
+    many = points.groupby("editor", sort=False)["method"].nunique() > 1
+    if many.sum() <= TOGETHER:
+        chart = pareto_chart(points, columns, x, y)
+        return Figure(PARETO, f"{what} {FRONT}", [chart], "right", PARETO_SIZE)
+    bounds = points["method"].isin(BOUNDS)
+    charts = [
+        replace(pareto_chart(points, columns, x, y, shown=of_editor | bounds), title=editor)
+        for editor in editors_of(points)
+        for of_editor in [points["editor"] == editor]
+    ]
+    what = f"One chart an editor; the front is that of all. {what}"
+    return Figure(PARETO, f"{what} {FRONT}", charts, "right", ONE_OF_MANY_SIZE)
 
 
-def pareto_chart(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str) -> Chart:
+def scaled_points(
+    editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y: str
+) -> pd.DataFrame:
+    """The points of both metrics in the units that are shown."""
+    points = pareto_points(editing, columns, x, y).dropna(subset=[x, y])
+    return points.assign(**{name: points[name] * columns[name].scale for name in (x, y)})
+
+
+def pareto_chart(
+    points: pd.DataFrame,
+    columns: Mapping[str, Column],
+    x: str,
+    y: str,
+    shown: pd.Series | None = None,
+) -> Chart:
     """A curve for each editor and method over its thresholds, the front ringed.
 
     Editing without a mask, under the annotated mask (oracle) and under trivial masks are single
-    marks.
+    marks. shown: which of the points are; the front is that of all.
     """
-    points = pareto_points(editing, columns, x, y).dropna(subset=[x, y])
-    points = curves(points.assign(**{name: points[name] * columns[name].scale for name in (x, y)}))
+    front = points.loc[points["front"], [x, y]].sort_values([x, y])
+    points = curves(points if shown is None else points[shown])
     places = method_places(look for look in points["look"] if look != "none")
     editors = list(points["editor"].unique())
     series = []
@@ -119,6 +149,7 @@ def pareto_chart(editing: pd.DataFrame, columns: Mapping[str, Column], x: str, y
         header(columns[y]),
         series,
         better=(columns[x].direction, columns[y].direction),
+        front=[(float(a), float(b)) for a, b in front.to_numpy()],
     )
 
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.text import Text
 
-from piebench_masks.report.chart import NAMED_MARKS, Chart, Direction, Figure, Series
+from piebench_masks.report.chart import Chart, Direction, Figure, Series
 from piebench_masks.report.labels import ANYWHERE, NEAR, Label, write_labels
 
 INK, QUIET, GRID = "#22262b", "#7a828c", "#e6e8eb"
@@ -30,6 +30,7 @@ PAGE_COLOURS = {
 """What the page, which has a dark theme too, calls the colours."""
 MARKERS = "osD^vP"
 LINES = ("-", "--", ":", "-.")
+IN_A_ROW = 4
 KINDS = ("png", "svg", "pdf")
 _ARROWS = {("down", "up"): "↖", ("up", "up"): "↗", ("down", "down"): "↙", ("up", "down"): "↘"}
 _RING: dict[str, Any] = {"marker": "o", "markersize": 11, "markerfacecolor": "none"}
@@ -37,6 +38,10 @@ _CROSS: dict[str, Any] = {"marker": "x", "color": QUIET, "markersize": 6, "marke
 _MARKS: dict[str, dict[str, Any]] = {
     "none": {"marker": "*", "color": INK, "markersize": 14},
     "oracle": {"marker": "d", "color": INK, "markerfacecolor": "white", "markersize": 9},
+}
+_LEGENDS: dict[str, dict[str, Any]] = {
+    "above": {"loc": "lower left", "bbox_to_anchor": (-0.03, 1), "borderpad": 0},
+    "inside": {"loc": "best", "fontsize": 9},
 }
 _STYLE: Any = {
     "axes.axisbelow": True,
@@ -73,26 +78,34 @@ def draw(figure: Figure) -> Canvas:
     ``0-series-1``; the front's edge is ``0-front-0``.
     """
     width, height = figure.size
-    count = len(figure.charts)
+    columns = min(len(figure.charts), IN_A_ROW)
+    rows = -(-len(figure.charts) // columns)
     above = figure.legend == "above"
-    canvas = Canvas(figsize=(width * count + 1.2 * above, height), layout="constrained")
+    size = width * columns + 1.2 * above, height * rows
+    canvas = Canvas(figsize=size, layout="constrained")
     FigureCanvasAgg(canvas)
     one_scale = len({chart.y for chart in figure.charts}) == 1
-    all_axes = canvas.subplots(1, count, sharey=one_scale, squeeze=False)[0]
-    for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
+    one_range = len({(chart.x, chart.limits[0]) for chart in figure.charts}) == 1
+    grid = canvas.subplots(rows, columns, sharex=one_range, sharey=one_scale, squeeze=False)
+    for unused in grid.flat[len(figure.charts) :]:
+        unused.set_visible(False)
+    drawn = [*zip(grid.flat, figure.charts, strict=False)]
+    for place, (axes, chart) in enumerate(drawn):
         _draw_chart(axes, chart, f"{place}-")
+        axes.xaxis.set_tick_params(labelbottom=True)
         axes.set_xlabel(chart.x)
-        legend: dict[str, Any] = {
-            "right": {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "fontsize": 9},
-            "above": {"loc": "lower left", "bbox_to_anchor": (-0.03, 1), "borderpad": 0},
-            "inside": {"loc": "best", "fontsize": 9},
-        }[figure.legend]
-        _name_legend(axes.legend(**legend), f"{place}-")
-    for axes, chart in list(zip(all_axes, figure.charts, strict=True))[: 1 if one_scale else count]:
-        axes.set_ylabel(chart.y)
+        if place % columns == 0 or not one_scale:
+            axes.set_ylabel(chart.y)
+        if figure.legend != "right":
+            _name_legend(axes.legend(**_LEGENDS[figure.legend]), f"{place}-")
+    if figure.legend == "right":
+        entries = [axes.get_legend_handles_labels() for axes, _ in drawn]
+        place = max(range(len(drawn)), key=lambda chart: len(entries[chart][1]))
+        legend = canvas.legend(*entries[place], loc="outside right upper", fontsize=9)
+        _name_legend(legend, f"{place}-")
     canvas.draw_without_rendering()
     canvas.set_layout_engine("none")  # laid out once: labels and all kinds of file find it so
-    for place, (axes, chart) in enumerate(zip(all_axes, figure.charts, strict=True)):
+    for place, (axes, chart) in enumerate(drawn):
         if labels := _labels(chart, f"{place}-"):
             write_labels(axes, labels)
     return canvas
@@ -132,6 +145,8 @@ def _draw_chart(axes: Axes, chart: Chart, prefix: str) -> None:
         axes.margins(0.07)
         side: Literal["left", "right"] = "left" if chart.better[0] == "down" else "right"
         axes.set_title(f"{_ARROWS[chart.better]} better", loc=side, color=QUIET, fontsize=9)
+    if chart.title:
+        axes.set_title(chart.title, fontsize=10)
     if chart.levels:
         _draw_levels(axes, chart.levels, (chart.limits[0] or (0, 1))[1] / 1.02)
     if chart.ticks:
@@ -201,7 +216,7 @@ def _labels(chart: Chart, prefix: str) -> list[Label]:
             points += [
                 (not p.ringed, Label(p.label, (p.x, p.y), look, gid, NEAR)) for p in labelled
             ]
-        elif series.look not in NAMED_MARKS:
+        elif not series.in_legend:
             at = series.points[0].x, series.points[0].y
             names.append(Label(series.name, at, QUIET, gid, ANYWHERE))
     points.sort(key=lambda entry: entry[0])

@@ -25,7 +25,8 @@ NFE_TITLES = {"nfe_inverse": "NFE inverse", "nfe_forward": "NFE forward", "nfe":
 NFE_MEANING = "evaluations of the U-Net"
 BETWEEN = (
     "What edits lie between, and does not rank: identity, the source as it is; reconstruction, the "
-    "source through the model's autoencoder; target, the true edit."
+    "source through the model's autoencoder, and there and back where it has evaluations; target, "
+    "the true edit."
 )
 AREA = Format(
     "Mask area %",

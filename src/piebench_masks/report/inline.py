@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from xml.etree import ElementTree
 
-from piebench_masks.report.chart import NAMED_MARKS, Chart, Figure, Point, Series
+from piebench_masks.report.chart import Chart, Figure, Point, Series
 
 FRONT = "Pareto front"
 """The legend's entry for the rings and the edge of a front."""
@@ -86,7 +86,7 @@ def _describe(element: ElementTree.Element, chart: Chart, kind: str, number: int
 
 
 def _entries(chart: Chart) -> list[str]:
-    marks = [s.name for s in chart.series if isinstance(s.look, int) or s.look in NAMED_MARKS]
+    marks = [series.name for series in chart.series if series.in_legend]
     return [*marks, *([FRONT] if chart.better else [])]
 
 

@@ -23,6 +23,7 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
     keys = {writer: written_folder(run, writer).key for writer in run.writers}
     keys |= {f"maps of {name}": map_folder(run, name).key for name in run.methods}
     keys |= {f"edits of {name}": edit_folder(run, name).key for name in run.editors}
+    parts = run.identities
     model = "none" if run.editors else "none: edits made elsewhere"
     if run.uses_model:
         model = f"{run.cfg.model.name} ({run.identity('model')['weights']})"
@@ -38,6 +39,7 @@ def run_provenance(run: Run, samples: Sequence[Sample], computed: Outcome) -> di
         "dataset": run.cfg.dataset.name,
         "samples": len(samples),
         "model": model,
+        "weights": {name: part["weights"] for name, part in parts.items() if "weights" in part},
         "compat": run.cfg.compat,
         "protocol": {name: run.protocol_digest(name) for name in run.protocols},
         "failed items": len(computed.failures),
@@ -65,7 +67,11 @@ def shown_provenance(origin: Mapping[str, Any]) -> dict[str, Any]:
     facts = {key: origin[key] for key in ("dataset", "samples", "model", "compat", "failed items")}
     items = {key: value for key, value in origin["items"].items() if value}
     texts = {key: _joined(value) for key, value in items.items()}
-    return facts | texts | {"artifacts": origin["artifacts"]}
+    weights = {
+        name: " ".join(map(str, value.values())) if isinstance(value, Mapping) else value
+        for name, value in origin["weights"].items()
+    }
+    return facts | texts | {"weights": weights, "artifacts": origin["artifacts"]}
 
 
 def _joined(values: Any) -> Any:

@@ -58,8 +58,9 @@ def native_plots(figures: Mapping[str, Figure]) -> dict[str, Plot]:
             "Mean Dice over the threshold", frame, "threshold", "dice"
         )
     if "pareto" in figures:
-        (chart,) = figures["pareto"].charts
-        points, title = _frame(chart, chart.x, chart.y), f"{chart.y} against {chart.x}"
+        charts = figures["pareto"].charts
+        chart, title = charts[0], f"{charts[0].y} against {charts[0].x}"
+        points = pd.concat([_frame(one, chart.x, chart.y) for one in charts]).drop_duplicates()
         plots["pareto"] = Plot(title, points, chart.x, chart.y, lines=False)
         curves = points[points.groupby("method")["method"].transform("size") > 1]
         if len(curves):
@@ -68,9 +69,16 @@ def native_plots(figures: Mapping[str, Figure]) -> dict[str, Plot]:
 
 
 def _frame(chart: Chart, x: str, y: str) -> pd.DataFrame:
-    """A row a point: ``method`` (the name of its series), ``at``, and the coordinates."""
+    """A row a point: ``method`` (the name of its series), ``at``, and the coordinates.
+
+    Of several charts the name begins with the chart's title; bounds are the same in all.
+    """
     return pd.DataFrame(
-        [(series.name, p.at, p.x, p.y) for series in chart.series for p in series.points],
+        [
+            (f"{chart.title}, {one.name}" if chart.title and one.in_legend else one.name, *values)
+            for one in chart.series
+            for values in ((p.at, p.x, p.y) for p in one.points)
+        ],
         columns=["method", "at", x, y],
     )
 

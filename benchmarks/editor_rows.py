@@ -1,4 +1,4 @@
-"""U-Net rows of an edit, PnP Inversion's code and this package: `python benchmarks/editors.py`.
+"""U-Net rows of an edit, PnP Inversion's code and this package: `python benchmarks/editor_rows.py`.
 
 The package's rows are counted while it edits with the embedded miniature. The published code's are
 what its loops ask for, at as many steps; see README.md.
@@ -118,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few steps, to see it run")
     parser.add_argument("--markdown", action="store_true", help="print the tables as markdown")
-    parser.add_argument("--output", type=Path, default=RESULTS / "editors.json")
+    parser.add_argument("--output", type=Path, default=RESULTS / "editor_rows.json")
     options = parser.parse_args()
     plan = QUICK if options.quick else FULL
     be_quiet()

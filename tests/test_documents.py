@@ -175,6 +175,9 @@ ELSEWHERE = {
     "artifacts_dir=/shared/artifacts executor=ray executor.address=HOST:6379": (
         "tests/executors/test_ray.py, on a cluster of this machine"
     ),
+    "piebench-masks experiment=learnable_regions dataset.root=/path/to/PIE-Bench": (
+        "tests/masks/test_regions.py"
+    ),
     "piebench-masks executor=ray executor.num_gpus=0 executor.actors=2 name=ray": (
         "tests/executors/test_ray.py"
     ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -243,7 +244,7 @@ def configure(tmp_path: Path, weights: dict[str, str]) -> Configure:
             f"results_dir={tmp_path}/results",
             f"dataset.root={tmp_path}/shapes",
             *("name=run", "tracker=none", "baselines=[]", "threads=1", "limit=2", "batch_size=1"),
-            *("stages=[parse,masks,score]", f"mask=[{name}]"),
+            *("stages=[parse,masks,score]", f"mask=[{name}]", "editor=[]"),
             *(f"{boxes}.points={POINTS}", f"{boxes}.largest={LARGEST}"),
             *(f"{boxes}.dino.model={weights['dino']}", f"{search}.clip.pretrained=null"),
             f"{search}.clip.model='{weights['clip']}'",
@@ -298,3 +299,19 @@ def test_a_run_that_was_stopped_goes_on_at_the_next_batch(configure: Configure) 
     assert before["seconds"].equal(after["seconds"])  # it is the same file
     folder = Path(run.cfg.artifacts_dir) / "candidates"
     assert len(list(folder.glob("*/*/*.png"))) == 2 * CANDIDATES
+
+
+def test_the_experiment_is_the_public_codes_protocol(
+    configure: Configure, weights: dict[str, str], tmp_path: Path
+) -> None:
+    tiny_run = (
+        *("experiment=learnable_regions", "editor=[inpaint]", "dataset=shapes", "metrics=shapes"),
+        *("model=shapes_turbo", "model.variant=null", f"editor.inpaint.steps={STEPS}"),
+    )
+    cfg = configure(*tiny_run, "stages=[parse,masks,edit,score,report]", name="regions_reference")
+    assert finished(cfg)[0] == 0
+    painter, editor = cfg.mask.regions_reference.search.painter, cfg.editor.inpaint
+    assert (painter.compat, editor.compat, cfg.thresholds) == ("reference", "reference", "one")
+    assert (editor.id, editor.template) == (weights["inpainting"], painter.template)
+    rows = pd.read_parquet(tmp_path / "results" / "run" / "edit_scores.parquet")
+    assert set(rows["method"]) >= {"regions_reference", "identity"}

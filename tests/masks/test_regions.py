@@ -44,8 +44,8 @@ from piebench_masks.stages.parse import parse
 from piebench_masks.weights import packaged
 
 CPU = torch.device("cpu")
-POINTS, LARGEST, STEPS = 2, 6, 2
-CANDIDATES = POINTS * 2
+POINTS, HALF_SIZES, STEPS = 2, (4, 6), 2
+CANDIDATES = POINTS * len(HALF_SIZES)
 PROMPTS = "a red circle on grass", "a blue circle on grass"
 Configure = Callable[..., DictConfig]
 
@@ -64,7 +64,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def regions(weights: dict[str, str]) -> Regions:
     return Regions(
         search=Search(
-            boxes=Boxes(Dino(weights["dino"]), POINTS, LARGEST),
+            boxes=Boxes(Dino(weights["dino"]), POINTS, HALF_SIZES),
             painter=Inpaint(id=weights["inpainting"], steps=STEPS, rows=4),
             clip=Clip(model=weights["clip"], pretrained=None),
         )
@@ -77,7 +77,7 @@ def published(weights: dict[str, str]) -> RegionsReference:
         search=PublishedSearch(
             Dino(weights["dino"]),
             points=POINTS,
-            largest=LARGEST,
+            largest=max(HALF_SIZES),
             painter=Inpaint(id=weights["inpainting"], steps=STEPS, rows=4, compat="reference"),
             clip=Clip(model=weights["clip"], pretrained=None),
         )
@@ -114,7 +114,8 @@ def test_the_prior_paints_nothing_and_adds_boxes_up(regions: Regions) -> None:
     prior = replace(regions, boxes="none")
     results = soft_maps(None, None, [scene()], {"prior": prior}, map_size=16)
     found = tensor(results["prior"][0])
-    total = regions.search.boxes.masks(scene().image, CPU).flatten(0, 1).sum(dim=0)
+    _, masks = regions.search.boxes.placed(scene().image, CPU)
+    total = masks.flatten(0, 1).sum(dim=0)
     torch.testing.assert_close(found, total / total.max())
     assert results.costs["prior"][0].unet_rows == 0
     assert prior.knows == "nothing" and regions.knows == "scores"
@@ -207,14 +208,16 @@ def test_settings_without_a_meaning_are_named(settings: dict[str, Any], said: st
 
 
 def test_boxes_without_a_size_are_named() -> None:
-    with pytest.raises(BenchmarkError, match="largest=3"):
-        Boxes(largest=3)
+    with pytest.raises(BenchmarkError, match=r"half_sizes=\[\]"):
+        Boxes(half_sizes=())
 
 
 def test_a_clip_without_a_vision_transformer_is_named(regions: Regions) -> None:
     clip = Clip(model=f"local-dir:{packaged('clip_shapes')}", pretrained=None)
+    search = replace(regions.search, clip=clip)
     with pytest.raises(BenchmarkError, match="no vision transformer"):
-        replace(regions.search, clip=clip).load(CPU)
+        search.load(CPU)
+    replace(search, structure="dino").load(CPU)
 
 
 def test_candidates_are_told_apart_by_what_paints_and_scores_them(
@@ -223,7 +226,10 @@ def test_candidates_are_told_apart_by_what_paints_and_scores_them(
     search = regions.search
     others = [
         replace(search, boxes=replace(search.boxes, points=3)),
+        replace(search, boxes=replace(search.boxes, half_sizes=(4, 8))),
         replace(search, painter=replace(search.painter, guidance=3.0)),
+        replace(search, structure="dino"),
+        replace(search, template="{}"),
         replace(search, clip=Clip(model=save_clip(tmp_path / "clip"), pretrained=None, name="x")),
     ]
     identities = [str(part_identity(one)) for one in (search, *others)]
@@ -238,14 +244,16 @@ def configure(tmp_path: Path, weights: dict[str, str]) -> Configure:
 
     def configured(*overrides: str, name: str = "regions") -> DictConfig:
         search = f"mask.{name}.search"
-        boxes = f"{search}.boxes" if name == "regions" else search
+        whole = name == "regions"
+        boxes = f"{search}.boxes" if whole else search
+        sizes = f"half_sizes={[*HALF_SIZES]}" if whole else f"largest={max(HALF_SIZES)}"
         fixed = [
             f"artifacts_dir={tmp_path}/artifacts",
             f"results_dir={tmp_path}/results",
             f"dataset.root={tmp_path}/shapes",
             *("name=run", "tracker=none", "baselines=[]", "threads=1", "limit=2", "batch_size=1"),
             *("stages=[parse,masks,score]", f"mask=[{name}]", "editor=[]"),
-            *(f"{boxes}.points={POINTS}", f"{boxes}.largest={LARGEST}"),
+            *(f"{boxes}.points={POINTS}", f"{boxes}.{sizes}"),
             *(f"{boxes}.dino.model={weights['dino']}", f"{search}.clip.pretrained=null"),
             f"{search}.clip.model='{weights['clip']}'",
             f"{search}.painter.id={weights['inpainting']}",

@@ -5,6 +5,7 @@ The search that Learnable Regions was meant to learn, done in full. Knows no sto
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -18,38 +19,54 @@ from piebench_masks.masks.binarize import nearest_exact
 from piebench_masks.masks.method import Painted
 from piebench_masks.masks.record import MapError
 from piebench_masks.metrics.clip import Clip
-from piebench_masks.regions.boxes import anchor_points, cell_masks, corners, half_sizes
-from piebench_masks.regions.losses import TEMPLATE, Encoders, Losses, encode_texts, losses
+from piebench_masks.regions.boxes import anchor_points, cell_masks, corners
+from piebench_masks.regions.losses import (
+    TEMPLATE,
+    Encoders,
+    Losses,
+    encode_texts,
+    losses,
+    self_similarity,
+)
 from piebench_masks.regions.saliency import Dino
 from piebench_masks.regions.views import COUNT
+
+Structure = Literal["clip", "dino"]
 
 
 @dataclass(frozen=True)
 class Boxes:
     """P anchors at the most salient cells, with boxes of S half sizes around each.
 
-    points: P; largest: half size in cells, of 4, 6, ... Raises BenchmarkError for settings without
-    a box.
+    points: P; half_sizes: in cells, of 32 with patches of 8 pixels. Raises BenchmarkError for
+    settings without a box.
     """
 
     dino: Dino = field(default_factory=Dino)
     points: int = 9
-    largest: int = 14
+    half_sizes: tuple[int, ...] = (4, 6, 8, 10, 12, 14)
 
     def __post_init__(self) -> None:
-        if self.points < 1 or not half_sizes(self.largest):
+        if self.points < 1 or not self.half_sizes or min(self.half_sizes) < 0:
             raise BenchmarkError(
-                f"{type(self).__name__} has points={self.points} and largest={self.largest}: give "
-                "at least one point, and a half size of at least 4 cells"
+                f"{type(self).__name__} has points={self.points} and half_sizes="
+                f"{list(self.half_sizes)}: give at least one point, and half sizes of 0 cells or "
+                "more"
             )
 
-    def masks(self, image: Tensor, device: torch.device) -> Tensor:
-        """The boxes in a picture uint8 [H, H, 3]: bool [P, S, g, g]."""
+    @property
+    def count(self) -> int:
+        return self.points * len(self.half_sizes)
+
+    def placed(self, image: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """In a picture uint8 [H, H, 3] the anchors, (row, column) of [g, g], long [P, 2], and the
+        boxes, bool [P, S, g, g].
+        """
         saliency = self.dino.saliency(image.numpy(), device, "exact")
         side = saliency.shape[-1]
-        points = anchor_points(saliency, self.points, self.largest, "exact")[:, None]
-        half_size = torch.tensor(half_sizes(self.largest))
-        return cell_masks(corners(points, half_size, side, "exact"), side)
+        points = anchor_points(saliency, self.points, 0, "exact")
+        boxes = corners(points[:, None], torch.tensor(self.half_sizes), side, "exact")
+        return points, cell_masks(boxes, side)
 
 
 def published_painter() -> Editor:
@@ -65,20 +82,33 @@ def published_clip() -> Clip:
 class Search:
     """The boxes, what paints under each of them, and the CLIP that scores the edits.
 
-    painter: any editor; clip: of open_clip, a vision transformer. Every edit of a sample is seen in
-    the same views. Measurements: masks, bool [P, S, g, g], and losses, float32 [P, S, 3] (text,
+    painter: any editor; clip: of open_clip; template: around the target, for CLIP; structure: whose
+    tokens the layout is compared by, those of CLIP, then a vision transformer, or of DINO behind
+    its last normalisation. Every edit of a sample is seen in the same views. Measurements: points
+    (row, column), long [P, 2], masks, bool [P, S, g, g], and losses, float32 [P, S, 3] (text,
     direction, structure).
     """
 
     boxes: Boxes = field(default_factory=Boxes)
     painter: Editor = field(default_factory=published_painter)
     clip: Clip = field(default_factory=published_clip)
+    template: str = TEMPLATE
+    structure: Structure = "clip"
     rows: int = field(default=8, metadata=NO_OUTPUT)
 
+    def __post_init__(self) -> None:
+        if self.structure not in get_args(Structure):
+            raise BenchmarkError(
+                f"{type(self).__name__}.structure is {self.structure!r}: choose one of "
+                f"{', '.join(get_args(Structure))}"
+            )
+
     @property
-    def clip_rows(self) -> int:
-        """Pictures that CLIP sees: views for two losses, and two pictures whole, of every edit."""
-        return self.boxes.points * len(half_sizes(self.boxes.largest)) * (3 * COUNT + 2)
+    def forwards(self) -> int:
+        """Pictures that CLIP or DINO sees: one for the anchors, and of every edit the views for two
+        losses, and two pictures whole.
+        """
+        return 1 + self.boxes.count * (3 * COUNT + 2)
 
     def load(self, device: torch.device) -> None:
         """Raises WeightsError, and BenchmarkError for a CLIP without a vision transformer."""
@@ -89,10 +119,11 @@ class Search:
     def encoders(self, device: torch.device) -> Encoders:
         if device not in self._encoders:
             clip = replace(self.clip, device=device)
-            if not hasattr(clip.network.visual, "transformer"):
+            if self.structure == "clip" and not hasattr(clip.network.visual, "transformer"):
                 raise BenchmarkError(
                     f"{clip.model} is no vision transformer, whose tokens the structure is "
-                    "compared by: give search.clip.model another, such as ViT-B-16-quickgelu"
+                    "compared by: give search.clip.model another, such as ViT-B-16-quickgelu, or "
+                    "set search.structure=dino"
                 )
             self._encoders[device] = Encoders(clip.network, clip.tokenizer, self.rows)
         return self._encoders[device]
@@ -100,7 +131,7 @@ class Search:
     def __call__(self, backbone: Backbone, sources: Sources, seed: int) -> Painted:
         (scene,) = sources.scenes
         check_needs(self.painter, backbone.provides)
-        masks = self.boxes.masks(scene.image, backbone.device)
+        points, masks = self.boxes.placed(scene.image, backbone.device)
         cut = nearest_exact(masks.flatten(0, 1), backbone.latent_size).to(backbone.device)
         inverted = self.painter.invert(backbone, sources)
         owner = torch.zeros(len(cut), dtype=torch.long, device=backbone.device)
@@ -111,17 +142,24 @@ class Search:
                 "overflowed (use a dtype with more range)"
             )
         encoders = self.encoders(backbone.device)
-        text = encode_texts(encoders, scene.source_prompt, scene.target_prompt)
+        text = encode_texts(encoders, scene.source_prompt, scene.target_prompt, self.template)
         before = scene.image.movedim(-1, 0)[None] / 255
 
+        def dino_layout(images: Tensor) -> Tensor:
+            pixels = (255 * images).round().byte().movedim(1, -1)
+            seen = [self.boxes.dino.features(p.numpy(), backbone.device, "exact") for p in pixels]
+            return self_similarity(torch.stack([features.tokens for features in seen]))
+
+        layout = dino_layout if self.structure == "dino" else None
+
         def scored(edit: Tensor) -> Losses:
-            generator = Generator().manual_seed(seed)
-            return losses(encoders, before, edit[None] / 255, text, generator, antialias=True)
+            after, generator = edit[None] / 255, Generator().manual_seed(seed)
+            return losses(encoders, before, after, text, generator, antialias=True, layout=layout)
 
         scores = [scored(edit) for edit in edited.images.movedim(-1, 1)]
         measured = Losses(*map(torch.cat, zip(*scores, strict=True)))
         table = torch.stack(measured, dim=-1).unflatten(0, masks.shape[:2])
-        return Painted({"masks": masks, "losses": table}, edited.images)
+        return Painted({"points": points, "masks": masks, "losses": table}, edited.images)
 
     @cached_property
     def _encoders(self) -> dict[torch.device, Encoders]:

@@ -52,7 +52,7 @@ class Regions(MapMethod):
 
     @property
     def forwards(self) -> int:  # type: ignore[override]
-        return 1 + (0 if self.candidates is None else self.search.clip_rows)
+        return 1 if self.candidates is None else self.search.forwards
 
     @property
     def candidates(self) -> Search | None:
@@ -65,8 +65,9 @@ class Regions(MapMethod):
     def __call__(self, record: Record) -> Tensor:
         """[32, 32] with patches of 8 pixels, in [0, 1]."""
         if self.candidates is None:
-            masks = self.search.boxes.masks(record.scene.image, record.device).flatten(0, 1)
-            return weighted_union(masks, torch.zeros(len(masks)), self.temperature)
+            _, masks = self.search.boxes.placed(record.scene.image, record.device)
+            none = torch.zeros(self.search.boxes.count)
+            return weighted_union(masks.flatten(0, 1), none, self.temperature)
         if "losses" not in record.candidates:
             raise MapError("no candidates were painted: call the method through `soft_maps`")
         masks, table = record.candidates["masks"], record.candidates["losses"]

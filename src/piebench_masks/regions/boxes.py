@@ -10,11 +10,11 @@ from torch import Tensor
 from piebench_masks.diffusion.prompt_diff import Compat
 
 SMALLEST, STEP = 4, 2
-"""Half sizes of boxes, in cells: the first, and between two."""
+"""Published half sizes of boxes, in cells: the first, and between two."""
 
 
 def half_sizes(largest: int) -> tuple[int, ...]:
-    """Of the boxes around every anchor, in cells: 4, 6, ... up to ``largest``."""
+    """The published ones of the boxes around every anchor, in cells: 4, 6, ... ``largest``."""
     return tuple(range(SMALLEST, largest + 1, STEP))
 
 
@@ -50,6 +50,13 @@ def corners(points: Tensor, half_size: Tensor | int, side: int, compat: Compat) 
 def cell_masks(boxes: Tensor, side: int) -> Tensor:
     """Boxes long [..., 4] on the grid, their last cells included: bool [..., side, side]."""
     return masks(boxes + torch.tensor([0, 0, 1, 1], device=boxes.device), side)
+
+
+def ends(masks: Tensor) -> Tensor:
+    """Where boxes bool [..., g, g] lie, as (x1, y1, x2, y2), ends excluded, long [..., 4]."""
+    places = [masks.any(dim=dim).long() for dim in (-2, -1)]  # of columns, of rows
+    first = torch.stack([place.argmax(dim=-1) for place in places], dim=-1)
+    return torch.cat([first, first + torch.stack([p.sum(dim=-1) for p in places], dim=-1)], dim=-1)
 
 
 def pixel_boxes(boxes: Tensor, image_size: int, side: int) -> Tensor:

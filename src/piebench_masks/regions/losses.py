@@ -4,7 +4,7 @@ With the target's text, with the direction of the change, and with the source's 
 CLIP's network and pictures; must not know boxes or files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -66,10 +66,7 @@ class Encoders:
 
     @torch.no_grad()
     def self_similarity(self, pixels: Tensor) -> Tensor:
-        """Cosines [N, T, T] of the T tokens that enter the last block, class token included.
-
-        The product of two lengths is at least 1e-8.
-        """
+        """Of the T tokens that enter the last block, class token included: [N, T, T]."""
         inputs: list[Tensor] = []
         block = self.network.visual.transformer.resblocks[-1]
         handle = block.register_forward_pre_hook(lambda module, given: inputs.append(given[0]))
@@ -77,10 +74,7 @@ class Encoders:
         def similarity(block: Tensor) -> Tensor:
             inputs.clear()
             self.network.encode_image(block)
-            (tokens,) = inputs
-            length = tokens.norm(dim=-1)
-            products = (length[:, :, None] * length[:, None]).clamp_min(1e-8)
-            return (tokens @ tokens.mT / products).cpu()
+            return self_similarity(*inputs).cpu()
 
         try:
             return self._blocks.map(similarity, self._seen(pixels))
@@ -101,6 +95,13 @@ class Encoders:
         return self._on((pixels - mean) / std)
 
 
+def self_similarity(tokens: Tensor) -> Tensor:
+    """Cosines [N, T, T] of tokens [N, T, D]; the product of two lengths is at least 1e-8."""
+    length = tokens.norm(dim=-1)
+    products = (length[:, :, None] * length[:, None]).clamp_min(1e-8)
+    return tokens @ tokens.mT / products
+
+
 class Text(NamedTuple):
     """Embeddings [D] of the target in the template, and of the source."""
 
@@ -108,8 +109,9 @@ class Text(NamedTuple):
     source: Tensor
 
 
-def encode_texts(encoders: Encoders, source: str, target: str) -> Text:
-    embeddings = encoders.texts([TEMPLATE.format(target), source])
+def encode_texts(encoders: Encoders, source: str, target: str, template: str = TEMPLATE) -> Text:
+    """template: {} stands for the target."""
+    embeddings = encoders.texts([template.replace("{}", target), source])
     return Text(*embeddings)
 
 
@@ -142,21 +144,24 @@ def losses(
     generator: Generator,
     *,
     antialias: bool,
+    layout: Callable[[Tensor], Tensor] | None = None,
 ) -> Losses:
     """Of pictures [P, 3, H, H], each painted from a source [P, 3, h, h], of floats from 0 to 1.
 
-    The lower, the better. generator: of the views. The published code has painted pictures from 0
-    to 255, and resizes without antialias.
+    The lower, the better. generator: of the views; layout: tokens' self-similarity [P, T, T] of
+    pictures, None: that of CLIP's. The published code has painted pictures from 0 to 255, and
+    resizes without antialias.
     """
     side = encoders.side
+
+    def clip_layout(images: Tensor) -> Tensor:
+        return encoders.self_similarity(resized(images, side, antialias=antialias))
+
     seen = text_views(after, side, generator, antialias=antialias)
     agreement = F.cosine_similarity(encoders.images(seen), text.target, dim=-1)
     pairs = direction_views(before, after, side, generator, antialias=antialias)
     change = encoders.images(pairs).diff(dim=1).squeeze(1)
     towards = F.cosine_similarity(change, text.target - text.source, dim=-1)
-    layouts = [
-        encoders.self_similarity(resized(images, side, antialias=antialias))
-        for images in (before, after)
-    ]
+    layouts = [(layout or clip_layout)(images) for images in (before, after)]
     structure = (layouts[1] - layouts[0]).square().mean(dim=(1, 2))
     return Losses(1 - agreement.mean(dim=1), 1 - towards.mean(dim=1), structure)

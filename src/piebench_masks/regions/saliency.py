@@ -20,7 +20,7 @@ from piebench_masks.identity import NO_OUTPUT
 from piebench_masks.weights import frozen, loading, quiet, sought, weights_folder
 
 IMAGE_SIZE = 256
-"""Side of the picture that the transformer sees."""
+"""Side of the picture that the published transformer sees."""
 OFFSET = 0.1
 """DINO adds it to the side of the grid, and passes the scale that results on to the sampling of
 positions (compat=reference)."""
@@ -37,11 +37,15 @@ class Features(NamedTuple):
 
 @dataclass(frozen=True)
 class Dino:
-    """A transformers ViT: a hub name or a folder. Loading raises WeightsError."""
+    """A transformers ViT: a hub name or a folder. Loading raises WeightsError.
+
+    image_size: side of the picture that it sees, in pixels.
+    """
 
     model: str = field(default="facebook/dino-vitb8", metadata=NO_OUTPUT)
     revision: str | None = field(default=None, metadata=NO_OUTPUT)
     cache_dir: str | None = field(default=None, metadata=NO_OUTPUT)
+    image_size: int = IMAGE_SIZE
 
     def identity(self) -> str:
         """Contents of a folder's files, a hub network's name and commit."""
@@ -49,7 +53,7 @@ class Dino:
             return self._folder()[1]
 
     def network(self, device: torch.device, compat: Compat) -> Any:
-        """With the positions of pictures of 256 pixels; loaded at first use."""
+        """With the positions of pictures of ``image_size``; loaded at first use."""
         if (device, compat) not in self._loaded:
             from transformers import ViTModel
             from transformers.utils import logging
@@ -57,18 +61,18 @@ class Dino:
             with self._loading(), quiet(logging):
                 folder, _ = self._folder()
                 network = frozen(ViTModel, folder, device, add_pooling_layer=False)
-                fit_positions(network, compat)
+                fit_positions(network, compat, self.image_size)
             self._loaded[device, compat] = network
         return self._loaded[device, compat]
 
     @torch.no_grad()
     def features(self, image: NDArray[np.uint8], device: torch.device, compat: Compat) -> Features:
         """Of a picture uint8 [H, W, 3], its middle where it is no square; on the CPU."""
-        found = features(self.network(device, compat), square(image))
+        found = features(self.network(device, compat), square(image, self.image_size))
         return Features(*(part.cpu() for part in found))
 
     def saliency(self, image: NDArray[np.uint8], device: torch.device, compat: Compat) -> Tensor:
-        """Of a picture uint8 [H, W, 3]: float32 [32, 32] with patches of 8 pixels."""
+        """Of a picture uint8 [H, W, 3]: float32 [g, g], [32, 32] with patches of 8 pixels."""
         return saliency(self.features(image, device, compat).attention)
 
     def _folder(self) -> Any:
@@ -87,17 +91,17 @@ class Dino:
         return {}
 
 
-def square(image: NDArray[np.uint8]) -> Tensor:
-    """The middle of a picture uint8 [H, W, 3], its shorter side at 256 pixels: uint8 [256,256,3].
+def square(image: NDArray[np.uint8], size: int = IMAGE_SIZE) -> Tensor:
+    """The middle of a picture uint8 [H, W, 3] at another size: uint8 [size, size, 3].
 
     Bicubic, in Pillow; what is cut off is rounded as torchvision does.
     """
     picture = Image.fromarray(image)
     shorter = min(picture.size)
-    width, height = (int(IMAGE_SIZE * side / shorter) for side in picture.size)
+    width, height = (int(size * side / shorter) for side in picture.size)
     picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (round((side - IMAGE_SIZE) / 2) for side in picture.size)
-    middle = picture.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+    left, top = (round((side - size) / 2) for side in picture.size)
+    middle = picture.crop((left, top, left + size, top + size))
     return torch.from_numpy(np.array(middle))
 
 
@@ -118,16 +122,16 @@ def interpolated_positions(positions: Tensor, grid: int, compat: Compat) -> Tens
     return torch.cat([class_position, planes.flatten(2).mT], dim=1)
 
 
-def fit_positions(network: Any, compat: Compat) -> None:
-    """Give transformers' ViTModel the positions of pictures of 256 pixels, in place."""
+def fit_positions(network: Any, compat: Compat, image_size: int = IMAGE_SIZE) -> None:
+    """Give transformers' ViTModel the positions of pictures of that side, in place."""
     embeddings = network.embeddings
-    grid = IMAGE_SIZE // embeddings.patch_size
+    grid = image_size // embeddings.patch_size
     positions = interpolated_positions(embeddings.position_embeddings.data, grid, compat)
     embeddings.position_embeddings = torch.nn.Parameter(positions, requires_grad=False)
 
 
 def features(network: Any, image: Tensor) -> Features:
-    """What transformers' ViTModel, with fitted positions, sees on uint8 [256, 256, 3], in [0, 1].
+    """What transformers' ViTModel, with positions fitted to uint8 [H, H, 3], sees, in [0, 1].
 
     There is no normalisation by mean and standard deviation, as published.
     """

@@ -93,6 +93,10 @@ COMMANDS = {
     ),
     "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
     "name=few_steps": QUICK,
+    "piebench-masks editor=[inpaint] editor.inpaint.id=/path/to/stable-diffusion-inpainting "
+    "mask=[ours] name=inpaint": f"{QUICK} editor.inpaint.steps=1",
+    "piebench-masks editor=[turbo_edit,inpaint_shapes] mask=[ours] dataset=shapes "
+    "name=inpaint_shapes": QUICK,
     "piebench-masks editor=[pipeline] editor.pipeline.pipeline=diffusers.FluxKontextPipeline "
     "editor.pipeline.id=/path/to/FLUX.1-Kontext-dev "
     "'editor.pipeline.arguments={num_inference_steps: 28, guidance_scale: 2.5}' name=kontext": (

@@ -23,6 +23,8 @@ from tiny_pipelines import save_inpainting
 from torch import Tensor
 
 from piebench_masks.data.scene import Scene
+from piebench_masks.data.shapes.grammar import sample_edit
+from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.editing.editor import Sources, paint
@@ -30,6 +32,11 @@ from piebench_masks.editing.inpaint import Inpaint, own_scheduler
 from piebench_masks.editing.instructed import fitted
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
+from piebench_masks.metrics.case import EditCase
+from piebench_masks.metrics.target_error import TargetError
+from piebench_masks.training.clip import HELD_OUT_SEED
+from piebench_masks.training.inpainting import in_cells
+from piebench_masks.weights import packaged
 
 STEPS = 4
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -297,3 +304,28 @@ def test_models_that_do_not_fit_are_named(editor: Inpaint, tiny: Backbone, tmp_p
         Inpaint(id=str(plain)).invert(tiny, sources)
     with pytest.raises(BenchmarkError, match=r"(?s)U-Net of editor\.inpaint\.unet.*to the folder"):
         replace(editor, unet=str(missing)).invert(tiny, sources)
+
+
+def test_the_miniatures_own_paints_what_the_prompt_says(tiny: Backbone) -> None:
+    """Two edits of each type but materials under their true masks; the source scores 1."""
+    model = Inpaint(
+        id=packaged("shapes_turbo"),
+        unet=packaged("shapes_inpainting"),
+        steps=10,
+        guidance=3,
+        rows=8,
+    )
+    rngs = [np.random.default_rng(HELD_OUT_SEED + 3 * 10**6 + i) for i in range(16)]
+    edits = [sample_edit(rng, (1, 2, 3, 4, 5, 6, 8, 9)[i % 8]) for i, rng in enumerate(rngs)]
+    pairs = [render_edit(edit) for edit in edits]
+    scenes = [
+        Scene(str(i), torch.from_numpy(source), edit.source.prompt(), edit.target.prompt())
+        for i, (edit, (source, _, _)) in enumerate(zip(edits, pairs, strict=True))
+    ]
+    masks = torch.stack([torch.from_numpy(in_cells(mask)) for _, _, mask in pairs])
+    edited, _ = paint(tiny, model, Sources(scenes, None), masks, torch.arange(len(edits)))
+    errors = [
+        TargetError()(EditCase(*pair, "", ""), image[None])["target_error"].item()
+        for pair, image in zip(pairs, edited.images.numpy(), strict=True)
+    ]
+    assert np.median(errors) < 0.3

@@ -85,6 +85,7 @@ def test_the_unet_alone_is_written_in_half_precision(trained: Path, tmp_path: Pa
         "config.json",
         "diffusion_pytorch_model.safetensors",
     }
+    assert str(trained) not in (folder / "config.json").read_text()
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     assert {tensor.dtype for tensor in weights.values()} == {torch.float16}
     unet = UNet2DConditionModel.from_pretrained(folder)

@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 from transformers import ViTModel
 
 from piebench_masks.data.shapes.grammar import CLASHES, sample_scene
-from piebench_masks.training.vit import draw_pairs, elsewhere, train_vit
+from piebench_masks.training.vit import attention_on_objects, draw_pairs, elsewhere, train_vit
+from piebench_masks.weights import packaged
 
 
 def test_a_pair_shares_its_objects_and_not_the_background() -> None:
@@ -31,4 +32,10 @@ def test_the_written_folder_is_a_vit(tmp_path: Path) -> None:
         tmp_path / "vit", add_pooling_layer=False, dtype=torch.float32, output_loading_info=True
     )
     assert not report["missing_keys"]
-    assert vit(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape == (1, 65, 96)
+    assert vit(torch.zeros(1, 3, 64, 64)).last_hidden_state.shape == (1, 257, 96)
+
+
+def test_the_packaged_one_looks_at_objects() -> None:
+    share, area = attention_on_objects(Path(packaged("vit_shapes")))
+    assert 0.1 < area < 0.14
+    assert share > 4 * area

@@ -117,7 +117,8 @@ def inpainting_denoiser(base: Path) -> Denoiser:
     Its input is diffusers' order: latents, mask, latents of the masked picture.
     """
     plain = UNet2DConditionModel.from_pretrained(base / "unet", torch_dtype=torch.float32)
-    unet = UNet2DConditionModel.from_config({**plain.config, "in_channels": INPAINTING_CHANNELS})
+    config = UNet2DConditionModel.load_config(base / "unet")
+    unet = UNet2DConditionModel.from_config({**config, "in_channels": INPAINTING_CHANNELS})
     weights = plain.state_dict()
     first = weights["conv_in.weight"]
     weights["conv_in.weight"] = F.pad(first, (0, 0, 0, 0, 0, INPAINTING_CHANNELS - first.shape[1]))

@@ -32,13 +32,16 @@ _SHARPNESS = 10.0
 
 
 def build_vit() -> ViTModel:
-    """An untrained ViT: 64x64 pictures in [0, 1], in patches of 8."""
+    """An untrained ViT of one block: 64x64 pictures in [0, 1], in patches of 4.
+
+    In a second block the class token looked anywhere.
+    """
     config = ViTConfig(
         image_size=IMAGE_SIZE,
-        patch_size=8,
+        patch_size=4,
         hidden_size=96,
         intermediate_size=384,
-        num_hidden_layers=3,
+        num_hidden_layers=1,
         num_attention_heads=3,
     )
     return ViTModel(config, add_pooling_layer=False)

@@ -1,6 +1,7 @@
 """Boxes around salient places: what is painted, what is kept, and the maps of it."""
 
 import io
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -321,5 +322,42 @@ def test_the_experiment_is_the_public_codes_protocol(
     painter, editor = cfg.mask.regions_reference.search.painter, cfg.editor.inpaint
     assert (painter.compat, editor.compat, cfg.thresholds) == ("reference", "reference", "one")
     assert (editor.id, editor.template) == (weights["inpainting"], painter.template)
-    rows = pd.read_parquet(tmp_path / "results" / "run" / "edit_scores.parquet")
+    results = tmp_path / "results" / "run"
+    rows = pd.read_parquet(results / "edit_scores.parquet")
     assert set(rows["method"]) >= {"regions_reference", "identity"}
+    for file in (results / "samples").glob("*.js"):
+        text = file.read_text()
+        data = json.loads(text[text.index(",") + 1 : text.rindex(")")])
+        tried = data["candidates"]["regions_reference"]
+        assert len(tried["points"]) == len(tried["boxes"]) == POINTS and tried["by"] == "score"
+
+
+def test_what_a_report_draws_is_what_was_painted(regions: Regions, tiny: Backbone) -> None:
+    sources = Sources([scene()], tiny.encode_images(scene().image[None]))
+    found = painted(regions, tiny, sources, seed=8128).measurements
+    drawn = regions.candidate_boxes(found)
+    pixels = (drawn.boxes * 32).long()
+    for (x1, y1, x2, y2), mask in zip(
+        pixels.flatten(0, 1).tolist(), found["masks"].flatten(0, 1), strict=True
+    ):
+        assert mask[y1:y2, x1:x2].all() and mask.sum() == (x2 - x1) * (y2 - y1)
+    loss = found["losses"].sum(dim=-1)
+    assert drawn.kept == loss.argmin() and drawn.values.flatten()[drawn.kept] == loss.min()
+    salient = regions.search.boxes.dino.saliency(scene().image.numpy(), CPU, "exact")
+    x, y = (drawn.points[0] * 32).long().tolist()
+    assert salient[y, x] == salient.max()
+
+
+def test_the_structure_may_be_that_of_dinos_tokens(regions: Regions, tiny: Backbone) -> None:
+    search = replace(regions.search, structure="dino")
+    sources = Sources([scene()], tiny.encode_images(scene().image[None]))
+    found, of_clip = (one(tiny, sources, 5) for one in (search, regions.search))
+    table, other = found.measurements["losses"], of_clip.measurements["losses"]
+    assert table[..., :2].equal(other[..., :2]) and not table[..., 2].equal(other[..., 2])
+    layouts = []
+    for picture in (scene().image, found.edits[0]):
+        tokens = search.boxes.dino.features(picture.numpy(), CPU, "exact").tokens.double()
+        unit = tokens / tokens.norm(dim=-1, keepdim=True)
+        layouts.append(unit @ unit.T)
+    expected = (layouts[1] - layouts[0]).square().mean().item()
+    assert table[0, 0, 2].item() == pytest.approx(expected, rel=1e-4)

@@ -4,9 +4,9 @@ Maps are soft, on their native grid. Must not know files, configuration or any s
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -41,6 +41,22 @@ class Painted(NamedTuple):
 
     measurements: dict[str, Tensor]
     edits: Tensor
+
+
+class CandidateBoxes(NamedTuple):
+    """Boxes that were painted, as a report draws them; lengths are shares of the picture's side.
+
+    points: (x, y) of the P anchors, [P, 2]; boxes: (x1, y1, x2, y2) of S boxes each, [P, S, 4];
+    values: what they are chosen by, [P, S], a loss or a score; best: the size of each anchor's best
+    box, long [P]; kept: the number of the chosen edit among the P * S.
+    """
+
+    points: Tensor
+    boxes: Tensor
+    values: Tensor
+    best: Tensor
+    kept: int
+    by: Literal["loss", "score"]
 
 
 class Candidates(Protocol):
@@ -130,6 +146,10 @@ class MapMethod:
     @property
     def candidates(self) -> Candidates | None:
         """What is painted and scored before a map; None: nothing."""
+        return None
+
+    def candidate_boxes(self, measured: Mapping[str, Tensor]) -> CandidateBoxes | None:
+        """Of what was measured of a sample's candidates; None: they are no boxes."""
         return None
 
     @property

@@ -2,6 +2,7 @@
 under each (Learnable Regions, Lin et al., arXiv 2311.16432).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from piebench_masks.data.scene import Knows
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.method import CandidateBoxes, MapMethod
 from piebench_masks.masks.record import MapError, Record
 from piebench_masks.masks.region_search import Search
+from piebench_masks.regions.boxes import ends
 from piebench_masks.regions.choice import best_sizes, weighted_union
 from piebench_masks.regions.losses import Losses
 
@@ -70,9 +72,23 @@ class Regions(MapMethod):
             return weighted_union(masks.flatten(0, 1), none, self.temperature)
         if "losses" not in record.candidates:
             raise MapError("no candidates were painted: call the method through `soft_maps`")
-        masks, table = record.candidates["masks"], record.candidates["losses"]
-        loss = Losses(*table.unbind(dim=-1)).weighted(self.weights)
+        masks, loss = record.candidates["masks"], self._loss(record.candidates)
         if self.boxes == "best":
             chosen = torch.arange(len(loss)), best_sizes(loss)
             return weighted_union(masks[chosen], loss[chosen], self.temperature)
         return weighted_union(masks.flatten(0, 1), loss.flatten(), self.temperature)
+
+    def candidate_boxes(self, measured: Mapping[str, Tensor]) -> CandidateBoxes:
+        loss, side = self._loss(measured), measured["masks"].shape[-1]
+        return CandidateBoxes(
+            points=(measured["points"].flip(-1) + 0.5) / side,
+            boxes=ends(measured["masks"]) / side,
+            values=loss,
+            best=best_sizes(loss),
+            kept=int(loss.argmin()),
+            by="loss",
+        )
+
+    def _loss(self, measured: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum, [P, S]."""
+        return Losses(*measured["losses"].unbind(dim=-1)).weighted(self.weights)

@@ -2,6 +2,7 @@
 (Lin et al., arXiv 2311.16432).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,12 +17,12 @@ from piebench_masks.data.scene import Knows
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.editor import Sources, decoded
 from piebench_masks.editing.inpaint import Inpaint
-from piebench_masks.masks.method import MapMethod, Painted
+from piebench_masks.masks.method import CandidateBoxes, MapMethod, Painted
 from piebench_masks.masks.record import MapError, Record
 from piebench_masks.masks.region_search import published_clip
 from piebench_masks.metrics.clip import Clip
 from piebench_masks.regions.boxes import anchor_points, masks, pixel_boxes
-from piebench_masks.regions.choice import final_choice
+from piebench_masks.regions.choice import final_choice, final_scores
 from piebench_masks.regions.losses import TEMPLATE
 from piebench_masks.regions.network import Choice, RegionNetwork, gumbel_noise
 from piebench_masks.regions.saliency import IMAGE_SIZE, Dino, Features, saliency, square
@@ -47,8 +48,8 @@ class PublishedSearch:
     points: P; largest: half size in cells, and the anchors' distance from the border; network: a
     safetensors file of the region network's weights under their published names, None for
     torch's initialisation with ``seed``. The passes that the published code calls training change
-    nothing, and are left out. Measurements: boxes, long [P, 4] in pixels of 256, and the cosines
-    ``text`` and ``image``, float32 [P].
+    nothing, and are left out. Measurements: points (x, y), float32 [P, 2], and boxes, long [P, 4],
+    in pixels of 256, and the cosines ``text`` and ``image``, float32 [P].
     """
 
     dino: Dino = field(default_factory=Dino)
@@ -65,14 +66,14 @@ class PublishedSearch:
         self.dino.network(device, "reference")
         self._clip(device).load()
 
-    def choice(self, features: Features, generator: Generator) -> Choice:
-        """The box around each anchor."""
+    def choice(self, features: Features, generator: Generator) -> tuple[Tensor, Choice]:
+        """The anchors, (row, column) [P, 2], and the box around each."""
         network = self.region_network(features.tokens.shape[-1])
         salient = saliency(features.attention)
         points = anchor_points(salient, self.points, self.largest, "reference")
         found = network.region_features(network.feature_map(features.tokens), points)
         gumbel = gumbel_noise((len(points), len(network.half_sizes)), generator)
-        return network.choose(points, network(found), gumbel, salient.shape[-1])
+        return points, network.choose(points, network(found), gumbel, salient.shape[-1])
 
     def region_network(self, width: int) -> RegionNetwork:
         """Raises WeightsError where its file is none."""
@@ -92,8 +93,10 @@ class PublishedSearch:
     def __call__(self, backbone: Backbone, sources: Sources, seed: int) -> Painted:
         (scene,) = sources.scenes
         features = self.dino.features(scene.image.numpy(), backbone.device, "reference")
-        choice = self.choice(features, Generator().manual_seed(seed))
-        boxes = pixel_boxes(choice.boxes, IMAGE_SIZE, round(features.attention.shape[-1] ** 0.5))
+        points, choice = self.choice(features, Generator().manual_seed(seed))
+        side = round(features.attention.shape[-1] ** 0.5)
+        centres = (points.flip(-1) + 0.5) * IMAGE_SIZE / side
+        boxes = pixel_boxes(choice.boxes, IMAGE_SIZE, side)
         painter = self.painter
         _, model = painter.model.loaded(backbone)
         count, size = len(boxes), model.image_size
@@ -119,10 +122,9 @@ class PublishedSearch:
         before, *after = clip.embed_images([source, *edited.images.numpy()]).cpu()
         (target,) = clip.embed_prompts([TEMPLATE.format(scene.target_prompt)]).cpu()
         cosines = torch.stack(after) @ torch.stack([target, before], dim=-1)
-        return Painted(
-            {"boxes": boxes, "text": cosines[:, 0].clone(), "image": cosines[:, 1].clone()},
-            edited.images,
-        )
+        text_cosines, image_cosines = (part.clone() for part in cosines.unbind(dim=-1))
+        measured = {"points": centres, "boxes": boxes, "text": text_cosines, "image": image_cosines}
+        return Painted(measured, edited.images)
 
     def _clip(self, device: torch.device) -> Clip:
         if device not in self._clips:
@@ -164,3 +166,14 @@ class RegionsReference(MapMethod):
         found = record.candidates
         winner = final_choice(found["text"], found["image"], self.weights)
         return masks(found["boxes"][winner], IMAGE_SIZE).float()
+
+    def candidate_boxes(self, measured: Mapping[str, Tensor]) -> CandidateBoxes:
+        cosines = measured["text"], measured["image"]
+        return CandidateBoxes(
+            points=measured["points"] / IMAGE_SIZE,
+            boxes=measured["boxes"][:, None] / IMAGE_SIZE,
+            values=final_scores(*cosines, self.weights)[:, None],
+            best=torch.zeros(len(measured["points"]), dtype=torch.long),
+            kept=final_choice(*cosines, self.weights),
+            by="score",
+        )

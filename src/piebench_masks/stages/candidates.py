@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from piebench_masks.data.sample import Sample, item_name
@@ -40,6 +42,11 @@ def candidates_folder(run: Run, name: str) -> Folder:
 def read_candidates(run: Run, name: str, sample: Sample) -> dict[str, Tensor] | None:
     """What was measured of a sample's candidates; None where it is missing or damaged."""
     return candidates_folder(run, name).read_tensors(_file(sample))
+
+
+def read_candidate(run: Run, name: str, sample: Sample, number: int) -> NDArray[np.uint8] | None:
+    """One of the edits, uint8 [H, W, 3]; None where it is missing or damaged."""
+    return candidates_folder(run, name).read_image(f"{item_name(sample, READS)}/{number}.png")
 
 
 def _file(sample: Sample) -> str:

@@ -125,6 +125,8 @@ COMMANDS = {
     "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
         QUICK
     ),
+    "piebench-masks dataset=folder dataset.root=my_pictures dataset.load.prompts=images.json "
+    "name=listed": f"{QUICK} stages=[parse,masks]",
     "piebench-masks dataset=folder dataset.root=my_pictures "
     "'dataset.load.edit_types=[Recolour,Insert]' name=types": f"{QUICK} stages=[parse]",
     # protocols
@@ -296,6 +298,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_pictures" / "prompts.csv").write_text(
         "image,source_prompt,target_prompt,edit_type\n"
         "scene.png,a red circle,a blue circle,Recolour\n"
+    )
+    (folder / "my_pictures" / "images.json").write_text(
+        '{"scene.png": ["a red circle", "a blue circle"]}'
     )
     write_files(folder)
     write_places(folder / "places")

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
+from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.editor import Editor, Sources, check_needs
 from piebench_masks.editing.inpaint import Inpaint
@@ -130,9 +131,17 @@ class Search:
 
     def __call__(self, backbone: Backbone, sources: Sources, seed: int) -> Painted:
         (scene,) = sources.scenes
-        check_needs(self.painter, backbone.provides)
         points, masks = self.boxes.placed(scene.image, backbone.device)
-        cut = nearest_exact(masks.flatten(0, 1), backbone.latent_size).to(backbone.device)
+        edits = self.paint(backbone, sources, masks.flatten(0, 1))
+        measured = self.losses(scene, edits, backbone.device, seed)
+        table = torch.stack(measured, dim=-1).unflatten(0, masks.shape[:2])
+        return Painted({"points": points, "masks": masks, "losses": table}, edits)
+
+    def paint(self, backbone: Backbone, sources: Sources, masks: Tensor) -> Tensor:
+        """One sample under N masks bool [N, g, g]: uint8 [N, H, H, 3]. Raises MapError."""
+        (scene,) = sources.scenes
+        check_needs(self.painter, backbone.provides)
+        cut = nearest_exact(masks, backbone.latent_size).to(backbone.device)
         inverted = self.painter.invert(backbone, sources)
         owner = torch.zeros(len(cut), dtype=torch.long, device=backbone.device)
         edited = self.painter.edit(backbone, sources, inverted, cut, owner)
@@ -141,13 +150,17 @@ class Search:
                 f"an edit of sample {scene.id} under a box is not finite: the painter's precision "
                 "overflowed (use a dtype with more range)"
             )
-        encoders = self.encoders(backbone.device)
+        return edited.images
+
+    def losses(self, scene: Scene, edits: Tensor, device: torch.device, seed: int) -> Losses:
+        """Of edits uint8 [N, H, H, 3] of a scene; seed: of the views."""
+        encoders = self.encoders(device)
         text = encode_texts(encoders, scene.source_prompt, scene.target_prompt, self.template)
         before = scene.image.movedim(-1, 0)[None] / 255
 
         def dino_layout(images: Tensor) -> Tensor:
             pixels = (255 * images).round().byte().movedim(1, -1)
-            seen = [self.boxes.dino.features(p.numpy(), backbone.device, "exact") for p in pixels]
+            seen = [self.boxes.dino.features(p.numpy(), device, "exact") for p in pixels]
             return self_similarity(torch.stack([features.tokens for features in seen]))
 
         layout = dino_layout if self.structure == "dino" else None
@@ -156,10 +169,8 @@ class Search:
             after, generator = edit[None] / 255, Generator().manual_seed(seed)
             return losses(encoders, before, after, text, generator, antialias=True, layout=layout)
 
-        scores = [scored(edit) for edit in edited.images.movedim(-1, 1)]
-        measured = Losses(*map(torch.cat, zip(*scores, strict=True)))
-        table = torch.stack(measured, dim=-1).unflatten(0, masks.shape[:2])
-        return Painted({"points": points, "masks": masks, "losses": table}, edited.images)
+        scores = [scored(edit) for edit in edits.movedim(-1, 1)]
+        return Losses(*map(torch.cat, zip(*scores, strict=True)))
 
     @cached_property
     def _encoders(self) -> dict[torch.device, Encoders]:

@@ -154,6 +154,7 @@ def test_the_experiment_table1_has_the_published_rows() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_chosen_methods_are_run_and_scored_beside_the_published_table(tmp_path: Path) -> None:
     write_shapes(tmp_path / "shapes", per_type=1)
     names = ["ddim+p2p", "directinversion+pnp", "ablation_directinversion_interval_2+p2p"]

@@ -15,7 +15,9 @@ EDITOR = BlendedLatentDiffusion(steps=5, skip=0.25, guidance=3.0)
 PUBLISHED = replace(EDITOR, compat="reference")
 
 
-@pytest.mark.parametrize("editor", [EDITOR, PUBLISHED], ids=["exact", "reference"])
+@pytest.mark.parametrize(
+    "editor", [EDITOR, pytest.param(PUBLISHED, marks=pytest.mark.slow)], ids=["exact", "reference"]
+)
 def test_the_laws_of_editors(
     editor: BlendedLatentDiffusion, tiny: Backbone, tiny_folder: Path
 ) -> None:

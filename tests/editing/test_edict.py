@@ -15,7 +15,9 @@ PUBLISHED = replace(EDITOR, compat="reference")
 BOTH = torch.tensor([0, 1])
 
 
-@pytest.mark.parametrize("editor", [EDITOR, PUBLISHED], ids=["exact", "reference"])
+@pytest.mark.parametrize(
+    "editor", [EDITOR, pytest.param(PUBLISHED, marks=pytest.mark.slow)], ids=["exact", "reference"]
+)
 def test_the_laws_of_editors(editor: Edict, tiny: Backbone, tiny_folder: Path) -> None:
     laws.company_changes_nothing(editor, tiny_folder)
     laws.evaluations_are_counted(editor, tiny)

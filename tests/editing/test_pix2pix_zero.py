@@ -27,13 +27,18 @@ EDITORS = [  # an untrained model's attention has gradients in the hundreds
 BOTH = torch.tensor([0, 1])
 
 
-@pytest.mark.parametrize("editor", EDITORS, ids=["ddim", "direct"])
+@pytest.mark.parametrize(
+    "editor",
+    [pytest.param(EDITORS[0], marks=pytest.mark.slow), EDITORS[1]],
+    ids=["ddim", "direct"],
+)
 def test_the_laws_of_editors(editor: Pix2PixZero, tiny: Backbone, tiny_folder: Path) -> None:
     laws.company_changes_nothing(editor, tiny_folder)
     laws.evaluations_are_counted(editor, tiny)
     laws.everything_is_no_mask(editor, tiny)
 
 
+@pytest.mark.slow
 def test_how_many_gradients_are_taken_at_once_changes_nothing(tiny_folder: Path) -> None:
     """Not even where blocks are padded: of three rows, an edit has two."""
     backbone = load_backbone(tiny_folder, dtype=torch.float64, rows=3)

@@ -16,7 +16,11 @@ from piebench_masks.errors import BenchmarkError
 EDITORS = [PlugAndPlay(inversion, steps=4, guidance=3.0) for inversion in (ddim, direct)]
 
 
-@pytest.mark.parametrize("editor", EDITORS, ids=["ddim", "direct"])
+@pytest.mark.parametrize(
+    "editor",
+    [pytest.param(EDITORS[0], marks=pytest.mark.slow), EDITORS[1]],
+    ids=["ddim", "direct"],
+)
 def test_the_laws_of_editors(editor: PlugAndPlay, tiny: Backbone, tiny_folder: Path) -> None:
     laws.company_changes_nothing(editor, tiny_folder)
     laws.evaluations_are_counted(editor, tiny)

@@ -74,7 +74,7 @@ def edited(
     ("inversion", "settings"),
     [
         ("ddim", {}),
-        ("null_text", {"proximal": 0.75}),
+        pytest.param("null_text", {"proximal": 0.75}, marks=pytest.mark.slow),
         ("edit_friendly", {"alignment": "replace", "self_replace_side": 1.0}),
     ],
 )

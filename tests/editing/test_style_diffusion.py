@@ -39,7 +39,7 @@ def editor(tiny: Backbone, tmp_path_factory: pytest.TempPathFactory) -> StyleDif
     return StyleDiffusion(clip, None, steps=3, guidance=3.0, inner_steps=2)
 
 
-@pytest.mark.parametrize("compat", ["exact", "reference"])
+@pytest.mark.parametrize("compat", ["exact", pytest.param("reference", marks=pytest.mark.slow)])
 def test_the_laws_of_editors(
     editor: StyleDiffusion, compat: str, tiny: Backbone, tiny_folder: Path
 ) -> None:

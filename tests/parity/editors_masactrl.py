@@ -120,8 +120,8 @@ def diffedit_maps(case: EditorCase) -> Iterator[Check]:
         )
         pixels = torch.zeros(64, 64, 3, dtype=torch.uint8)
         rows = {
-            ("source", None): Recording(arrays={"noise": source}),
-            ("target", None): Recording(arrays={"noise": target}),
+            ("source_concept", None): Recording(arrays={"noise": source}),
+            ("target_concept", None): Recording(arrays={"noise": target}),
         }
         record = Record(Scene(case.key, pixels, "", ""), map_size=16, recordings=rows)
         raw = MAP_GUIDANCE * METHODS["diffedit"](record)

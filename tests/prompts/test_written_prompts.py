@@ -88,6 +88,7 @@ def start(cfg: Callable[..., Any], tmp_path: Path) -> Start:
     return run
 
 
+@pytest.mark.slow
 def test_captions_are_written_once_and_stand_for_source_prompts(start: Start) -> None:
     failed, text, results = start(SIZES)
     assert failed == 0 and f"captions: {SAMPLES} of {SAMPLES} texts" in text

@@ -96,7 +96,7 @@ def draw(figure: Figure) -> Canvas:
         axes.set_xlabel(chart.x)
         if place % columns == 0 or not one_scale:
             axes.set_ylabel(chart.y)
-        if figure.legend != "right":
+        if figure.legend != "right" and axes.get_legend_handles_labels()[1]:
             _name_legend(axes.legend(**_LEGENDS[figure.legend]), f"{place}-")
     if figure.legend == "right":
         entries = [axes.get_legend_handles_labels() for axes, _ in drawn]

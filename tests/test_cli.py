@@ -39,6 +39,15 @@ def test_a_dry_run_writes_nothing(more: tuple[str, ...], tmp_path: Path) -> None
     done = command(tmp_path, *more, "dry_run=true", "limit=2", *places)
     assert done.returncode == 0, done.stderr
     assert f"would first write the shapes data set to {tmp_path / 'data/shapes'}" in done.stdout
+    assert "edit turbo_edit" in done.stdout and "not known yet" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_downloads_nothing(tmp_path: Path) -> None:
+    done = command(tmp_path, "dry_run=true", "model.id=nobody/has-it")
+    assert done.returncode == 0, done.stderr
+    assert "edit turbo_edit" in done.stdout
+    assert "A dry run downloads nothing." in " ".join(done.stdout.split())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -326,7 +326,7 @@ def test_what_the_model_lacks_ends_the_run_before_anything_is_computed(
     start: Start, tmp_path: Path
 ) -> None:
     with pytest.raises(BenchmarkError, match=r"editor turbo_edit needs few_steps.*shapes_turbo"):
-        start("model.few_steps=false")
+        start("model.few_steps=false", "model.id=nobody/has-it")  # not even looked for
     assert not list(tmp_path.glob("here/artifacts/maps"))
 
 

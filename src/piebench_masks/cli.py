@@ -76,6 +76,8 @@ def main(stages: Sequence[str] | None = None) -> None:
             from piebench_masks.search import search
 
             return search(cfg, console)
+        if cfg.dry_run is True:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
         from piebench_masks.pipeline import run_pipeline  # --help need not wait for torch
 
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN

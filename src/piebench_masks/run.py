@@ -5,9 +5,9 @@ Every process of a run builds its own ``Run`` from the same configuration. Knows
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
 from hydra.utils import get_object
@@ -183,12 +183,20 @@ class Run:
         return [name for name, method in self.methods.items() if method.candidates is not None]
 
     def check_editors(self) -> None:
-        """Raise BenchmarkError where the model cannot do what an editor asks of it."""
+        """Raise BenchmarkError where the model cannot do what an editor asks of it; what settings
+        alone say of it, before the model is looked for.
+        """
         model = self.cfg.model
-        for name, editor in self.editors.items():
-            if editor.needs is not None:
-                provides = self._description[2]
+        editors = {name: each for name, each in self.editors.items() if each.needs is not None}
+
+        def check(provides: Collection[Capability]) -> None:
+            for name, editor in editors.items():
                 check_needs(editor, provides, name=name, model=f"model {model.name}")
+
+        if not model.few_steps and model.backbone is None:
+            check({*get_args(Capability)} - {"few_steps"})
+        if editors:
+            check(self._description[2])
 
     @functools.cached_property
     def backbone(self) -> Backbone:

@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -204,6 +205,9 @@ def command(
         os.environ["HYDRA_FULL_ERROR"] = "1"
         for spelling, group in SPELLINGS.items():
             sys.argv[1:] = [re.sub(f"^{spelling}=", f"{group}=", word) for word in sys.argv[1:]]
+        for word in sys.argv[1:]:
+            if setting := _as_setting(word, config_name):
+                sys.exit(f"Error: {word} is no option: settings have no dashes, as in {setting}")
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             run()
@@ -269,11 +273,24 @@ def _nearest(name: str, names: Sequence[str], listing: str = "--cfg job") -> str
     return f"choose one of {', '.join(names)}" if len(names) < 20 else f"{listing} lists them all"
 
 
+def _as_setting(option: str, config_name: str) -> str:
+    """``dry_run=true`` for ``--dry-run``; empty for what is no setting's name behind dashes."""
+    name, _, value = option.partition("=")
+    name = name.removeprefix("--").replace("-", "_")
+    if not option.startswith("--") or name not in (defaults := _defaults(config_name)):
+        return ""
+    return f"{name}={value or ('true' if isinstance(defaults[name], bool) else 'value')}"
+
+
 def _settings(config_name: str) -> list[str]:
     """The dotted names of all settings."""
+    return list(_names(_defaults(config_name)))
+
+
+def _defaults(config_name: str) -> Any:
+    """All settings as plain values."""
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(config_name, overrides=[])
-    return list(_names(OmegaConf.to_container(cfg)))
+        return OmegaConf.to_container(compose(config_name, overrides=[]))
 
 
 def _options_with(name: str) -> list[str]:

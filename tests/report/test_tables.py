@@ -161,6 +161,7 @@ def test_cost_is_summed_up_by_editor():
     )
     costs = costs.assign(seconds_inverse=0.25, seconds_forward=[0.5, 1.0, 0.0])
     table = cost_table(costs)
+    assert any("equal masks are one edit here" in note for note in table.notes)
     assert table.cells() == [
         ["b", "2", "5.0", "3.5", "8.5", "0.250", "0.750", "1.000"],
         ["a", "1", "2.0", "0.0", "2.0", "0.250", "0.000", "0.250"],

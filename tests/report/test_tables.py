@@ -173,6 +173,7 @@ def test_editors_stand_beside_masks_the_best_mask_of_each_marked(editing, column
     table = editor_table(pd.concat([editing, other]), columns, {"ours": 0.5})
     assert list(table.formats) == ["score", "editor", "none", "ours", "oracle"]
     assert list(table.frame["editor"]) == ["turbo_edit", "b"] * 2
+    assert "equal ones as rounded here" in table.notes[0]
     assert list(table.frame["score"]) == ["LPIPS outside ×10³ ↓"] * 2 + ["CLIP edited ↑"] * 2
     assert table.frame["ours"][0] == pytest.approx(
         1e3 * slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)

@@ -239,7 +239,7 @@ def editor_table(
             "editor": Format("Editor"),
             **{m: Format("no mask" if m == "none" else m, digits=2) for m in methods},
         },
-        notes=(TRIVIAL,),
+        notes=("The best masks of each row are marked, equal ones as rounded here.", TRIVIAL),
         best=frozenset(best),
         sections=frozenset(sections - {0}),
     )

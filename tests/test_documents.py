@@ -91,6 +91,8 @@ COMMANDS = {
     "'methods=[ddim+p2p,ablation_directinversion_interval_2+p2p]'": (
         f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2"
     ),
+    "piebench-masks 'methods=[ddim+p2p,negative-prompt-inversion+p2p,directinversion+p2p]' "
+    "editor=[] name=inversions": f"{QUICK} model.ddim_steps=2",
     "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
     "name=few_steps": QUICK,
     "piebench-masks editor=[inpaint] editor.inpaint.id=/path/to/stable-diffusion-inpainting "
@@ -193,7 +195,7 @@ ELSEWHERE = {
 """Those that other tests run, and where."""
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
-    r"--config-dir|=editors|=table1|name=pipelines"
+    r"--config-dir|=editors|=table1|name=pipelines|name=inversions"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}

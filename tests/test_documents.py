@@ -99,6 +99,10 @@ COMMANDS = {
     "mask=[ours] name=inpaint": f"{QUICK} editor.inpaint.steps=1",
     "piebench-masks editor=[turbo_edit,inpaint_shapes] mask=[ours] dataset=shapes "
     "name=inpaint_shapes": QUICK,
+    "piebench-masks 'mask=[ours,saliency_shapes,regions_shapes]' editor=[inpaint_shapes] "
+    "dataset=shapes limit=20 name=regions": (
+        f"{SMALL} baselines=[full] mask.regions_shapes.search.boxes.points=1"
+    ),
     "piebench-masks editor=[pipeline] editor.pipeline.pipeline=diffusers.FluxKontextPipeline "
     "editor.pipeline.id=/path/to/FLUX.1-Kontext-dev "
     "'editor.pipeline.arguments={num_inference_steps: 28, guidance_scale: 2.5}' name=kontext": (

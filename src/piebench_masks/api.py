@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from piebench_masks.chosen import made_method
 from piebench_masks.data.images import load_image, to_rgb
 from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
@@ -29,7 +30,6 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
-from piebench_masks.run import made_method
 from piebench_masks.settings import EXTERNAL
 from piebench_masks.settings_page import CONF
 from piebench_masks.weights import packaged

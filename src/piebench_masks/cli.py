@@ -139,7 +139,7 @@ def edit_image() -> None:
         import torch
 
         from piebench_masks.api import Pipeline
-        from piebench_masks.run import default_device, only_editor
+        from piebench_masks.chosen import default_device, only_editor
 
         cfg = typed_edit(composed)
         _check_inversion(cfg)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from piebench_masks.data.external_masks import external_masks
@@ -25,7 +24,7 @@ from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, device_argument, reads_of
-from piebench_masks.parts import Part, made
+from piebench_masks.parts import Part, imported, made
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -40,6 +39,7 @@ from piebench_masks.settings import (
     typed,
 )
 from piebench_masks.store import Artifacts, Folder, Overwrite
+from piebench_masks.values import one_line
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -146,7 +146,7 @@ class Run:
         if self.cfg.model.backbone is None:
             return backbone_class(self._model_source[0])
         try:
-            kind: BackboneClass = get_object(self.cfg.model.backbone)
+            kind: BackboneClass = imported(self.cfg.model.backbone)
         except Exception as error:  # importing runs whatever is there
             raise BenchmarkError(
                 f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "
@@ -321,7 +321,7 @@ def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _device(node: Part, device: str) -> dict[str, str]:
-    return device_argument(get_object(node["_target_"]), node, device)
+    return device_argument(imported(node["_target_"]), node, device)
 
 
 def made_method(name: str, node: Part) -> MapMethod:
@@ -345,13 +345,17 @@ def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Ed
     """The editors of a configuration by name, without ``external``, which paints nothing; on that
     device those that take one.
 
-    Raises BenchmarkError where one lacks a member that an editor has.
+    Raises BenchmarkError where one cannot be made or lacks a member that an editor has.
     """
-    editors = {
-        name: made(node, **_device(node, device))
-        for name, node in cfg.editor.items()
-        if name != EXTERNAL
-    }
+    editors: dict[str, Editor] = {}
+    for name, node in cfg.editor.items():
+        if name != EXTERNAL:
+            try:
+                editors[name] = made(node, **_device(node, device))
+            except BenchmarkError:
+                raise
+            except Exception as error:  # the editor's own; it may come from anywhere
+                raise BenchmarkError(f"editor.{name} cannot be made: {one_line(error)}") from error
     for name, editor in editors.items():
         missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
         if missing:

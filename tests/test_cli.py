@@ -66,6 +66,10 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (["model.id=nowhere/at/all", "limit=1"], ["nowhere/at/all", "model.id"]),
         (["comat=exact"], ["comat is no setting: did you mean compat?"]),
         (["mask=[our]"], ["mask has no option our: did you mean ours"]),
+        (
+            ["edit", "image=a.png", "source_prompt=a", "target_prompt=b", "output=."],
+            [". is there already: remove it, or choose another output=..."],
+        ),
         (["--dry-run"], ["--dry-run is no option", "as in dry_run=true"]),
         (["--limit=3"], ["--limit=3 is no option", "as in limit=3"]),
         (["editor.diffedit.steps=3"], ["setting of editor=[diffedit], which is not chosen: add"]),

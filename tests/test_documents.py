@@ -125,8 +125,8 @@ COMMANDS = {
     ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
-    'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
-    'target_prompt="a blue circle on grass"': "",
+    'piebench-masks edit image=scene.png source_prompt="a red circle on grass" '
+    'target_prompt="a blue circle on grass"': "output=one.png",
     # data
     "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
         QUICK

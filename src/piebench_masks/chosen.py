@@ -4,19 +4,19 @@ Knows no run.
 """
 
 import torch
-from hydra.utils import get_object
 
 from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import MapMethod
 from piebench_masks.metrics import Metric, device_argument
-from piebench_masks.parts import Part, made
+from piebench_masks.parts import Part, imported, made
 from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings
+from piebench_masks.values import one_line
 
 
 def device_of(node: Part, device: str) -> dict[str, str]:
     """The argument ``device`` of a part that takes one and was given none."""
-    return device_argument(get_object(node["_target_"]), node, device)
+    return device_argument(imported(node["_target_"]), node, device)
 
 
 def made_method(name: str, node: Part) -> MapMethod:
@@ -40,13 +40,17 @@ def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Ed
     """The editors of a configuration by name, without ``external``, which paints nothing; on that
     device those that take one.
 
-    Raises BenchmarkError where one lacks a member that an editor has.
+    Raises BenchmarkError where one cannot be made or lacks a member that an editor has.
     """
-    editors = {
-        name: made(node, **device_of(node, device))
-        for name, node in cfg.editor.items()
-        if name != EXTERNAL
-    }
+    editors: dict[str, Editor] = {}
+    for name, node in cfg.editor.items():
+        if name != EXTERNAL:
+            try:
+                editors[name] = made(node, **device_of(node, device))
+            except BenchmarkError:
+                raise
+            except Exception as error:  # the editor's own; it may come from anywhere
+                raise BenchmarkError(f"editor.{name} cannot be made: {one_line(error)}") from error
     for name, editor in editors.items():
         missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
         if missing:

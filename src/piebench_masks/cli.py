@@ -66,6 +66,7 @@ def main(stages: Sequence[str] | None = None) -> None:
     ``piebench-masks audit`` runs no stage: it counts what the reference's quirks touch.
     ``piebench-masks show`` prints finished runs.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
+    ``piebench-masks edit`` edits one picture.
     """
     if sys.argv[1:] == ["--version"]:
         return print(f"piebench-masks {metadata.version('piebench-masks')}")
@@ -128,8 +129,6 @@ def show() -> None:
 
 SPELLINGS = {"protocols": "protocol", "against": "dataset@against"}
 """Other words for a group: the plural, and what needs not be called a data set."""
-COMMANDS = {"audit": audit, "regress": regress, "show": show}
-"""The commands of ``piebench-masks`` that are no stages."""
 
 
 def edit_image() -> None:
@@ -143,6 +142,10 @@ def edit_image() -> None:
 
         cfg = typed_edit(composed)
         _check_inversion(cfg)
+        if Path(cfg.output).exists():
+            raise BenchmarkError(
+                f"{cfg.output} is there already: remove it, or choose another output=..."
+            )
         model = cfg.model
         pipeline = Pipeline.load(
             model.id,
@@ -168,6 +171,10 @@ def edit_image() -> None:
         return 0
 
     command(task, "edit_image", log_file=False)()
+
+
+COMMANDS = {"audit": audit, "regress": regress, "show": show, "edit": edit_image}
+"""The commands of ``piebench-masks`` that are no stages."""
 
 
 def command(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
 from piebench_masks.chosen import (
@@ -33,7 +32,7 @@ from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, reads_of
-from piebench_masks.parts import made
+from piebench_masks.parts import imported, made
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -156,7 +155,7 @@ class Run:
         if self.cfg.model.backbone is None:
             return backbone_class(self._model_source[0])
         try:
-            kind: BackboneClass = get_object(self.cfg.model.backbone)
+            kind: BackboneClass = imported(self.cfg.model.backbone)
         except Exception as error:  # importing runs whatever is there
             raise BenchmarkError(
                 f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "

@@ -20,8 +20,17 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "packing",
     ),
     ("data", "diffusion", "prompts"),
-    ("masks", "editing", "metrics", "items"),
-    ("store", "settings", "settings_page", "section", "parts", "protocol", "pnp_inversion"),
+    ("masks", "editing", "metrics", "regions", "items"),
+    (
+        "store",
+        "settings",
+        "settings_page",
+        "section",
+        "parts",
+        "chosen",
+        "protocol",
+        "pnp_inversion",
+    ),
     ("run", "stages"),
     ("runner", "executors"),
     ("report", "tracking"),
@@ -31,7 +40,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the ground; what stands on one floor may import each other."""
 ASIDE = ("training", "pretrained")
 """How the embedded miniature was made; nothing of a run imports it."""
-FORMULAS = ("masks", "editing", "metrics")
+FORMULAS = ("masks", "editing", "metrics", "regions", "items")
 FRAMEWORKS = ("hydra", "omegaconf", "wandb", "mlflow", "piebench_masks.store")
 LONGEST = 400
 

@@ -44,6 +44,10 @@ OWN = "threads=1 limit=2 tracker=none devices=null thresholds=one baselines=[ful
 SMALL_KONTEXT = "max_area=1024", "_auto_resize=false", "max_sequence_length=16"
 """For the tiny one that stands for FLUX.1 Kontext."""
 
+SHORT_FIT = " ".join(
+    f"editor.items_shapes.{each}=2" for each in ("steps", "fit.embedding_steps", "fit.unet_steps")
+)
+
 COMMANDS = {
     # README
     "piebench-masks experiment=paper dataset.root=/path/to/PIE-Bench device=cuda:0": (
@@ -103,6 +107,13 @@ COMMANDS = {
     "dataset=shapes limit=20 name=regions": (
         f"{SMALL} baselines=[full] mask.regions_shapes.search.boxes.points=1"
     ),
+    "piebench-masks 'editor=[turbo_edit,items_shapes]' mask=[ours] baselines=[oracle] "
+    "dataset=shapes limit=10 name=items": (
+        f"{SMALL} {SHORT_FIT} editor.items_shapes.fit.lora_rank=1"
+    ),
+    "piebench-masks editor=[items_shapes] mask=[ours] name=by_text "
+    "'editor.items_shapes.segmentation={_target_: piebench_masks.masks.clipseg.ClipSeg, "
+    'model: "${packaged:clipseg_shapes}"}\'': f"{QUICK} {SHORT_FIT}",
     "piebench-masks editor=[pipeline] editor.pipeline.pipeline=diffusers.FluxKontextPipeline "
     "editor.pipeline.id=/path/to/FLUX.1-Kontext-dev "
     "'editor.pipeline.arguments={num_inference_steps: 28, guidance_scale: 2.5}' name=kontext": (

@@ -127,6 +127,15 @@ def test_what_is_no_partition_is_told(
     assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "masks",
+    [torch.ones(1, 2, 2), *(torch.ones(shape) > 0 for shape in ((2, 2), (2, 2, 2), (1, 0, 2)))],
+)
+def test_masks_are_bool_one_for_each_name(masks: torch.Tensor) -> None:
+    with pytest.raises(PartitionError, match=r"1 names and .* give from 1 to 255 items"):
+        Partition(("a",), masks)
+
+
 def test_damaged_and_foreign_index_files_are_told(tmp_path: Path) -> None:
     path = write_index(tmp_path, items())
     whole = path.read_bytes()

@@ -57,11 +57,12 @@ class Partition:
     masks: Tensor
 
     def __post_init__(self) -> None:
-        n, shape = len(self.names), list(self.masks.shape)
-        if not 1 <= n <= MAX_ITEMS or len(shape) != 3 or shape[0] != n or 0 in shape:
+        n, shape, dtype = len(self.names), list(self.masks.shape), self.masks.dtype
+        whole = len(shape) == 3 and 0 not in shape and dtype == torch.bool
+        if not (1 <= n <= MAX_ITEMS and whole and shape[0] == n):
             raise PartitionError(
-                f"{n} names and masks of shape {shape}: give from 1 to {MAX_ITEMS} items, and of "
-                "each a name and a mask [height, width]"
+                f"{n} names and {dtype} masks of shape {shape}: give from 1 to {MAX_ITEMS} items, "
+                "and of each a name and a bool mask [height, width]"
             )
         for name in self.names:
             if name != name.strip() or not name.isprintable() or {*name} & {*"/\\"}:

@@ -33,8 +33,9 @@ from piebench_masks.console import (
     terminal_width,
 )
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.item_settings import ITEM_COMMANDS
 from piebench_masks.pnp_inversion import METHODS, methods, store_methods
-from piebench_masks.settings import typed, typed_edit
+from piebench_masks.settings import typed, typed_as, typed_edit
 from piebench_masks.settings_page import CONF, help_text
 from piebench_masks.sweep import note_error
 
@@ -54,6 +55,9 @@ def _temporary_folder() -> str:
 
 
 OmegaConf.register_new_resolver("commented_settings", help_text, replace=True)
+OmegaConf.register_new_resolver(
+    "item_settings", lambda name: help_text(ITEM_COMMANDS[name]), replace=True
+)
 OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
 store_methods()
 Task = Callable[[DictConfig, Console], int]
@@ -64,6 +68,7 @@ def main(stages: Sequence[str] | None = None) -> None:
 
     ``piebench-masks audit`` runs no stage: it counts what the reference's quirks touch.
     ``piebench-masks show`` prints finished runs.
+    ``piebench-masks items`` fits a model to the items of a picture, and edits them.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
     """
     if sys.argv[1:] == ["--version"]:
@@ -122,9 +127,28 @@ def show() -> None:
         sys.exit(f"Error: {error}")
 
 
+def items() -> None:
+    """One of the commands for the items of a picture, named by the next word."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  piebench-masks items {n:<12} {k.__doc__}" for n, k in ITEM_COMMANDS.items()]
+        print("\n".join(["A picture as items (D-Edit):", *lines, "each with --help"]))
+        return
+    if name not in ITEM_COMMANDS:
+        sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
+
+    def task(cfg: DictConfig, console: Console) -> int:
+        from piebench_masks.item_commands import run_item_command
+
+        return run_item_command(name, typed_as(cfg, ITEM_COMMANDS[name]), console)
+
+    sys.argv[1] = f"command={name}"
+    command(task, "items", log_file=False)()
+
+
 SPELLINGS = {"protocols": "protocol", "against": "dataset@against"}
 """Other words for a group: the plural, and what needs not be called a data set."""
-COMMANDS = {"audit": audit, "regress": regress, "show": show}
+COMMANDS = {"audit": audit, "items": items, "regress": regress, "show": show}
 """The commands of ``piebench-masks`` that are no stages."""
 
 
@@ -271,8 +295,9 @@ def _settings(config_name: str) -> list[str]:
                 yield f"{start}{key}"
                 yield from names(value, f"{start}{key}.")
 
+    overrides = [word for word in sys.argv[1:2] if word.startswith("command=")]
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(config_name, overrides=[])
+        cfg = compose(config_name, overrides=overrides)
     return list(names(OmegaConf.to_container(cfg), ""))
 
 

@@ -359,7 +359,7 @@ def check_editors(editors: Mapping[str, Any], inversion: Part | None) -> None:
             check_part(f"editor.{name}", node)
 
 
-S = TypeVar("S", Settings, EditImageSettings)
+S = TypeVar("S", bound=Section)
 PARTS = ("mask", "editor", "metrics", "protocol")
 """Groups of parts by name, which may be empty."""
 
@@ -370,15 +370,15 @@ def typed(cfg: DictConfig) -> Settings:
     Raises BenchmarkError, in one line that names the setting, for a value that must be given and is
     not, and for one that no stage could work with.
     """
-    return _typed(cfg, Settings)
+    return typed_as(cfg, Settings)
 
 
 def typed_edit(cfg: DictConfig) -> EditImageSettings:
     """As ``typed``, of conf/edit_image.yaml."""
-    return _typed(cfg, EditImageSettings)
+    return typed_as(cfg, EditImageSettings)
 
 
-def _typed(cfg: DictConfig, kind: type[S]) -> S:
+def typed_as(cfg: DictConfig, kind: type[S]) -> S:
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         missing = OmegaConf.missing_keys(cfg)

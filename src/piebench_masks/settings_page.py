@@ -64,10 +64,10 @@ Every setting is changed on the command line with `name=value`, and every group 
 """
 
 
-def help_text() -> str:
+def help_text(kind: type[Section] = Settings) -> str:
     """The settings that are in no group, with defaults and comments, for Hydra's help."""
     lines = []
-    for entry, default, comment in _rows(Settings):
+    for entry, default, comment in _rows(kind):
         if heading := entry.metadata["heading"]:
             lines += ["", f"# {heading}"]
         line = f"{entry.name}: {default}"

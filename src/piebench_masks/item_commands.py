@@ -95,6 +95,7 @@ def _segment(folder: ItemFolder, cfg: SegmentSettings, device: torch.device) -> 
     items = folder.segment(
         segmenter,
         cfg.texts,
+        grow=cfg.grow,
         resolution=cfg.resolution,
         device=device,
         overwrite=cfg.overwrite,
@@ -148,6 +149,7 @@ def _progress(console: Console) -> Iterator[Told]:
             nonlocal last_line
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
+                last_line = time.monotonic()
             bars.update(tasks[what], completed=done)
             now = time.monotonic()
             if (done == total or now - last_line >= LOG_EVERY) and not console.is_terminal:

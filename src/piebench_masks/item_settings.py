@@ -60,8 +60,11 @@ class SegmentSettings(ItemSettings):
     """Find items on the picture."""
 
     texts: tuple[str, ...] = setting(
-        (), "what to look for, with mask=...; none: a panoptic network finds what there is"
+        (),
+        "what to look for, with mask=...; none: a panoptic network finds what there is",
+        heading="Items",
     )
+    grow: int = setting(0, "pixels by which the items that are found grow into the rest")
     resolution: int | None = setting(
         None, "side of the square that is segmented; null: the model's", low=8
     )
@@ -73,7 +76,9 @@ class FitItemsSettings(ItemSettings):
     """Fit the model to the picture and its items, or to two pictures together."""
 
     other: str | None = setting(
-        None, "the folder of a second picture, which is fitted together with this one"
+        None,
+        "the folder of a second picture, which is fitted together with this one",
+        heading="The fit",
     )
 
 
@@ -84,6 +89,7 @@ class ItemEditSettings(FitItemsSettings):
     name: str | None = setting(
         None,
         "of the folder in FOLDER/results; null: the command's",
+        heading="The edit",
         wanted="it must be a folder's name, without slashes",
         valid=lambda name: name is None or ("/" not in name and name not in (".", "..")),
     )

@@ -38,7 +38,8 @@ LEVELS: tuple[Knows, ...] = get_args(Knows)
 be all."""
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
-EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'"}
+EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'", "folder": "my_picture"}
+EXAMPLES |= {"item": "circle", "source": "star", "words": "'a blue star'", "other": "my_other"}
 """Of settings that must be given and are no path."""
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 
@@ -365,11 +366,7 @@ PARTS = ("mask", "editor", "metrics", "protocol")
 
 
 def typed(cfg: DictConfig) -> Settings:
-    """The settings of a composed configuration.
-
-    Raises BenchmarkError, in one line that names the setting, for a value that must be given and is
-    not, and for one that no stage could work with.
-    """
+    """The settings of a composed configuration; BenchmarkError, which names what is wrong there."""
     return typed_as(cfg, Settings)
 
 
@@ -379,6 +376,7 @@ def typed_edit(cfg: DictConfig) -> EditImageSettings:
 
 
 def typed_as(cfg: DictConfig, kind: type[S]) -> S:
+    """As ``typed``, of another kind of settings."""
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         missing = OmegaConf.missing_keys(cfg)

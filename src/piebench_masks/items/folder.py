@@ -32,18 +32,19 @@ from piebench_masks.items.fitted import (
     save_fitted,
     write_whole,
 )
-from piebench_masks.items.mask_edits import Move
+from piebench_masks.items.mask_edits import NOBODY, Move, fill, ring
 from piebench_masks.items.overview import Panel, outlined, overview, tinted
 from piebench_masks.items.partition import (
     INDEX,
     Partition,
     PartitionError,
+    naming,
     read_partition,
     read_picture,
     write_index,
 )
 from piebench_masks.items.sampling import Sampling
-from piebench_masks.items.segment import Panoptic, text_items
+from piebench_masks.items.segment import REST, Panoptic, text_items
 from piebench_masks.masks.segmenter import Segmenter
 from piebench_masks.packing import ORIGIN
 from piebench_masks.provenance import provenance
@@ -146,15 +147,17 @@ class ItemFolder:
         segmenter: Segmenter | Panoptic,
         texts: Sequence[str] = (),
         *,
+        grow: int = 0,
         resolution: int | None = None,
         device: str | torch.device = "cpu",
         overwrite: bool = False,
     ) -> Partition:
         """The items that a segmenter finds on the picture are written as ``masks.png``.
 
-        texts: what to look for, of a segmenter that takes texts; resolution: side of the square
-        that is segmented, None for the model's. Masks that are there already and differ are
-        replaced only with ``overwrite``: they may have been drawn by hand.
+        texts: what to look for, of a segmenter that takes texts; grow: pixels by which the items
+        grow into `rest`; resolution: side of the square that is segmented, None for the model's.
+        Masks that are there already and differ are replaced only with ``overwrite``: they may have
+        been drawn by hand.
         """
         side = self.model.sizes[0] if resolution is None else resolution
         pixels, where = read_picture(self.path, side), torch.device(device)
@@ -162,6 +165,7 @@ class ItemFolder:
             items = segmenter(pixels, where)
         else:
             items = text_items(segmenter, pixels, texts, where)
+        items = grown(items, grow)
         if (self.path / INDEX[False]).exists() and not overwrite:
             there = partition_identity(read_partition(self.path))
             if there != partition_identity(items):
@@ -227,7 +231,7 @@ class ItemFolder:
             self.model.backbone,
             self.fitted,
             picture.image,
-            templates={number(picture.items, item): t for item, t in self.templates.items()},
+            templates=self._templates,
             progress=lambda done, total: self.progress(task, done, total),
         )
         edit: ItemEdit = getattr(editor, task)(sampling, **plan.arguments)
@@ -264,24 +268,27 @@ class ItemFolder:
         items = self._partition(self.path, edited=True) if edited else own
         masks = {"edited": items} if edited else {}
         masks |= {"processed": self._partition(processed)} if processed else {}
-        for key in ("target", "item", "heir"):
-            if arguments.get(key) is not None:
-                others = key == "item" and task == "image_item"
-                arguments[key] = number(
-                    self.pictures[-1].items if others else items, arguments[key]
-                )
-        if "active" in arguments:
-            arguments["active"] = [number(items, item) for item in arguments["active"]]
-        if "moves" in arguments:
-            moves = [replace(one, item=number(items, one.item)) for one in arguments["moves"]]
-            arguments["moves"] = moves
+        with naming(self.path):
+            for key in ("target", "heir", *(["item"] if task == "reconstruct" else [])):
+                if arguments.get(key) is not None:
+                    arguments[key] = number(items, arguments[key])
+            if "active" in arguments:
+                arguments["active"] = [number(items, item) for item in arguments["active"]]
+            if "moves" in arguments:
+                moves = [replace(one, item=number(items, one.item)) for one in arguments["moves"]]
+                arguments["moves"] = moves
+        if task == "image_item":
+            if self.other is None:
+                raise BenchmarkError(f"{self.path} needs the other folder, whose item is to come")
+            with naming(self.other):
+                arguments["item"] = number(self.pictures[1].items, arguments["item"])
         description = json.dumps(
             {
                 "version": VERSION,
                 "fit": self.fit_file.stem,
                 "task": task,
                 "sampling": asdict(sampling),
-                "templates": {str(item): text for item, text in self.templates.items()},
+                "templates": self._templates,
                 "arguments": {**arguments, **masks},
             },
             default=_as_json,
@@ -293,6 +300,12 @@ class ItemFolder:
         is_new = not all(_description(path) == description for path in paths)
         result = Result(images, folder / OVERVIEW, is_new)
         return Plan(result, arguments | masks, description)
+
+    @property
+    def _templates(self) -> dict[int, str]:
+        with naming(self.path):
+            items = self.pictures[0].items
+            return {number(items, item): text for item, text in self.templates.items()}
 
     def _read(self, path: Path) -> Picture:
         items = self._partition(path)
@@ -334,6 +347,18 @@ def number(items: Partition, item: Item) -> int:
             f"{len(numbers)} items are called {text}: give the number of one of {there}"
         )
     raise PartitionError(f"there is no item {text}: choose one of {there}")
+
+
+def grown(items: Partition, pixels: int) -> Partition:
+    """The items after all have grown into `rest`, an item of that name, by so many pixels in rows
+    and in columns; a pixel that several reach goes to the nearest.
+    """
+    rest = next((i for i, name in enumerate(items.names) if name == REST), None)
+    if rest is None or pixels == 0:
+        return items
+    labels = items.labels.long()
+    labels[ring(~items.masks[rest], pixels)] = NOBODY
+    return Partition.from_labels(fill(labels, without=[rest], compat="exact"), items.names)
 
 
 def _description(path: Path) -> str | None:

@@ -1,10 +1,11 @@
-"""Random panoptic segmenters of the published structures."""
+"""Random panoptic segmenters of the published structures, and a fit of the tiny model."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pictures_with_items import QUICK, picture
 from transformers import (
     CLIPTokenizer,
     Mask2FormerConfig,
@@ -17,6 +18,10 @@ from transformers import (
     SwinConfig,
 )
 
+from piebench_masks.diffusion.loading import load_backbone
+from piebench_masks.diffusion.stable_diffusion import StableDiffusion
+from piebench_masks.items.fit import fit
+from piebench_masks.items.fitted import Fitted
 from piebench_masks.training.model import write_tokenizers
 
 SIDE = 64
@@ -82,3 +87,15 @@ def oneformer(root: Path) -> tuple[Any, Any]:
     pixels.class_info_file = "coco_panoptic.json"
     tokenizer = CLIPTokenizer.from_pretrained(root / "tokenizer")
     return OneFormerForUniversalSegmentation(config), OneFormerProcessor(pixels, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def model(tiny_folder: Path) -> StableDiffusion:
+    backbone = load_backbone(tiny_folder, rows=2)
+    assert isinstance(backbone, StableDiffusion)
+    return backbone
+
+
+@pytest.fixture(scope="session")
+def fitted(model: StableDiffusion) -> Fitted:
+    return fit(model, [picture(0), picture(1, ("sky", "sea"))], QUICK, model="tiny")

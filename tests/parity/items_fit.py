@@ -194,7 +194,7 @@ def attention_units(case: ItemCase) -> Iterator[Check]:
             for part in ("q", "out", *(f"{kind}{i}" for kind in "kv" for i in range(count)))
         }
         found = _attended(parts, case.bits(f"{name}/masks", facts["H"]), facts)
-        yield Check("grouped attention", f"{case.key} {name}", furthest(found, parts["out"]), START)
+        yield Check("grouped attention", f"{case.key} {name}", furthest(found, parts["out"]), NOISE)
 
 
 class StoredProjections:

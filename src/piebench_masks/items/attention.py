@@ -47,17 +47,19 @@ class GroupedAttention(AttentionControl):
         self._sizes = {height * width: (height, width) for height, width in _halvings(latent_size)}
         self._places: dict[tuple[int, int], list[Tensor]] = {}
 
+    def select(self, rows: Tensor) -> None:
+        super().select(rows)
+        owner = self.owner[rows.to(self.owner.device)]
+        self._present, self._owner = sorted(set(owner.tolist())), owner.to(rows.device)
+
     def attend(self, layer: Layer, projections: Projections) -> Tensor | None:
         if not layer.is_cross:
             return None
-        owner = self.owner[self.rows.to(self.owner.device)].to(projections.query.device)
-        answers = {
-            number: self._grouped(number, projections) for number in sorted(set(owner.tolist()))
-        }
+        answer = self._grouped(self._present[0], projections)
         # Every group answers for all rows, so that no row's sums depend on the other rows' groups.
-        (_, answer), *others = answers.items()
-        for number, other in others:
-            answer = torch.where((owner == number)[:, None, None, None], other, answer)
+        for number in self._present[1:]:
+            is_own = (self._owner == number)[:, None, None, None]
+            answer = torch.where(is_own, self._grouped(number, projections), answer)
         return answer
 
     def _grouped(self, number: int, projections: Projections) -> Tensor:

@@ -46,12 +46,27 @@ class Picture:
 class Fit:
     """A fit of one model to pictures, by its parts; `fit` does all of it.
 
-    Every function that draws takes its draws from the generator that it is given.
+    Every function that draws takes its draws from the generator that it is given. Raises
+    BenchmarkError for pictures or a model that cannot be fitted.
     """
 
     backbone: StableDiffusion
     pictures: Sequence[Picture]
     settings: FitSettings
+
+    def __post_init__(self) -> None:
+        cell = self.backbone.image_size // self.backbone.latent_size
+        for picture in self.pictures:
+            if any(side % cell for side in picture.items.size):
+                raise BenchmarkError(
+                    f"a picture of {picture.items.size} pixels: give sides that are multiples of "
+                    f"{cell}, the pixels of a cell of this model's latents"
+                )
+        if not self.pictures or "inpainting" in self.backbone.provides:
+            raise BenchmarkError(
+                "a fit is of at least one picture and of a model that makes pictures from text "
+                "alone, no inpainting model: choose another model.id"
+            )
 
     def start_embeddings(self, generator: torch.Generator) -> State:
         """The first phase before its first pass: tokens as `new_rows` gives them are trained."""
@@ -96,7 +111,7 @@ class Fit:
         optimise(
             state,
             lambda: self.draw(state),
-            self._embedding_loss(state) if is_first else self._unet_loss(state),
+            self.loss(state),
             steps=asked.embedding_steps if is_first else asked.unet_steps,
             accumulation=asked.accumulation,
             learning_rate=(asked.embedding_learning_rate if is_first else asked.unet_learning_rate),
@@ -104,6 +119,10 @@ class Fit:
             checkpoint=checkpoint,
             progress=progress,
         )
+
+    def loss(self, state: State) -> Callable[[int, Draw], Tensor]:
+        """Of a picture and its draw, as a phase has it: see `optimise`."""
+        return self._embedding_loss(state) if state.phase == EMBEDDINGS else self._unet_loss(state)
 
     def fitted(self, model: str, state: State) -> Fitted:
         """What came out. model: its identity; state: of the second phase, at its end."""
@@ -135,17 +154,8 @@ class Fit:
             compat=asked.compat,
         )
 
-    def _state(
-        self,
-        phase: str,
-        generator: torch.Generator,
-        trained: dict[str, Tensor],
-        fixed: dict[str, Tensor],
-    ) -> State:
-        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
-        return State(phase, generator, trained, fixed, scale=scale)
-
     def draw(self, state: State) -> list[Draw]:
+        """The draws of one pass, from the state's generator: see `optimise`."""
         shapes = [latents.shape[1:] for latents in _named(state.fixed, "latents/").values()]
         batch, generator = self.settings.batch, state.generator
 
@@ -161,9 +171,20 @@ class Fit:
             return [Draw(each, timesteps()) for each in noises]
         return [Draw(noise(shape), timesteps()) for shape in shapes]
 
+    def _state(
+        self,
+        phase: str,
+        generator: torch.Generator,
+        trained: dict[str, Tensor],
+        fixed: dict[str, Tensor],
+    ) -> State:
+        scale = HALF_SCALE if self.backbone.dtype == torch.float16 else 1.0
+        return State(phase, generator, trained, fixed, scale=scale)
+
     def _embedding_loss(self, state: State) -> Callable[[int, Draw], Tensor]:
         def loss(picture: int, draw: Draw) -> Tensor:
-            texts = self.texts(list(state.trained.values()), picture)
+            rows = [state.trained[str(i)] for i in range(len(state.trained))]
+            texts = self.texts(rows, picture)
             return self._loss(state.fixed[f"latents/{picture}"], texts, {}, draw)
 
         return loss

@@ -121,7 +121,8 @@ class Fitted:
         return backbone.adapted(weights, told_size=self.settings.told_size)
 
     def _checked(self) -> list[tuple[str, Tensor]]:
-        if not all(tensor.isfinite().all() for tensor in self.parameters.values()):
+        tensors = [*self.rows, *self.parameters.values()]
+        if not all(tensor.isfinite().all() for tensor in tensors):
             raise ValueError("its weights are not finite")
         return list(self.parameters.items())
 

@@ -131,8 +131,8 @@ def items() -> None:
     """One of the commands for the items of a picture, named by the next word."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
-        lines = [f"  piebench-masks items {n:<12} {k.__doc__}" for n, k in ITEM_COMMANDS.items()]
-        print("\n".join(["A picture as items (D-Edit):", *lines, "each with --help"]))
+        lines = [f"  {(kind.__doc__ or '').replace('`', '')}" for kind in ITEM_COMMANDS.values()]
+        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines]))
         return
     if name not in ITEM_COMMANDS:
         sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
@@ -148,7 +148,7 @@ def items() -> None:
 
 SPELLINGS = {"protocols": "protocol", "against": "dataset@against"}
 """Other words for a group: the plural, and what needs not be called a data set."""
-COMMANDS = {"audit": audit, "items": items, "regress": regress, "show": show}
+COMMANDS = {"audit": audit, "regress": regress, "show": show, "items": items}
 """The commands of ``piebench-masks`` that are no stages."""
 
 

@@ -23,7 +23,7 @@ MOVE = {"item": Item, "rows": int, "columns": int, "ratio": float, "priority": i
 
 @dataclass(frozen=True, kw_only=True)
 class ItemSettings(Section):
-    """What all commands have."""
+    """Of all commands, beside the groups and sections above."""
 
     folder: str = setting(comment="of the picture and of the masks of its items", heading="What")
     device: str | None = setting(
@@ -57,7 +57,7 @@ class ItemSettings(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentSettings(ItemSettings):
-    """Find items on the picture."""
+    """`segment`: find items on the picture."""
 
     texts: tuple[str, ...] = setting(
         (),
@@ -73,7 +73,7 @@ class SegmentSettings(ItemSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FitItemsSettings(ItemSettings):
-    """Fit the model to the picture and its items, or to two pictures together."""
+    """`fit`, and all edits: fit the model to the picture, or to two pictures together."""
 
     other: str | None = setting(
         None,
@@ -84,7 +84,7 @@ class FitItemsSettings(ItemSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ItemEditSettings(FitItemsSettings):
-    """What all edits have. A picture that is not fitted is fitted first."""
+    """Of all edits. A picture that is not fitted is fitted first."""
 
     name: str | None = setting(
         None,
@@ -105,7 +105,7 @@ class ItemEditSettings(FitItemsSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructSettings(ItemEditSettings):
-    """Sample the whole picture from noise."""
+    """`reconstruct`: sample the whole picture from noise."""
 
     item: Item | None = setting(None, "the only one, all over the frame, by number or name")
 
@@ -116,6 +116,8 @@ class ReconstructSettings(ItemEditSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedEditSettings(ItemEditSettings):
+    """Of text, image, move and remove."""
+
     edited: bool = setting(
         False, "true: the maskEdited files, or masksEdited.png, are the items of the edit"
     )
@@ -128,7 +130,7 @@ class MaskedEditSettings(ItemEditSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class TextSettings(MaskedEditSettings):
-    """An item becomes what words say."""
+    """`text`: an item becomes what words say."""
 
     item: Item = setting(comment="by number or name")
     words: str = setting(comment="what it shall be")
@@ -140,7 +142,7 @@ class TextSettings(MaskedEditSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSettings(MaskedEditSettings):
-    """An item becomes an item of another picture."""
+    """`image`: an item becomes an item of another picture."""
 
     other: str = setting(comment="the folder of that picture, fitted together with this one")
     item: Item = setting(comment="by number or name")
@@ -153,6 +155,8 @@ class ImageSettings(MaskedEditSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class VacatingSettings(MaskedEditSettings):
+    """Of move and remove."""
+
     heir: Item | None = setting(
         None, "the item that takes what is left; null: each pixel goes to the nearest item"
     )
@@ -167,7 +171,7 @@ class VacatingSettings(MaskedEditSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class RemoveSettings(VacatingSettings):
-    """An item goes, and its neighbours take its place."""
+    """`remove`: an item goes, and its neighbours take its place."""
 
     item: Item = setting(comment="by number or name")
 
@@ -178,7 +182,7 @@ class RemoveSettings(VacatingSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class MoveSettings(VacatingSettings):
-    """An item goes elsewhere, or changes its size."""
+    """`move`: an item goes elsewhere, or changes its size."""
 
     item: Item = setting(comment="by number or name")
     rows: int = setting(0, "down, pixels; negative: up", low=-MOST, high=MOST)
@@ -217,6 +221,13 @@ ITEM_COMMANDS: dict[str, type[ItemSettings]] = {
     "move": MoveSettings,
     "remove": RemoveSettings,
 }
+ITEM_KINDS = (
+    ItemSettings,
+    *(SegmentSettings, FitItemsSettings, ItemEditSettings, ReconstructSettings),
+    *(MaskedEditSettings, TextSettings, ImageSettings, VacatingSettings, MoveSettings),
+    RemoveSettings,
+)
+"""All classes, each behind the one that it continues."""
 STORE = ConfigStore.instance()
 for name, kind in ITEM_COMMANDS.items():
     STORE.store(name, defaults(kind), group="command", package="_global_")

@@ -43,6 +43,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/cpu.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/methods.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/editor_rows.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/regions.py
 
 torture: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/torture.py

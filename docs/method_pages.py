@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from omegaconf import OmegaConf
 from PIL import Image
 
+from piebench_masks.chosen import made_method
 from piebench_masks.data.scene import Scene
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.shapes.write import blended_words, evaluation_edits
@@ -27,7 +28,6 @@ from piebench_masks.diffusion.loading import load_backbone
 from piebench_masks.masks import MapMethod
 from piebench_masks.masks.binarize import rescale
 from piebench_masks.masks.soft_maps import soft_maps
-from piebench_masks.run import made_method
 from piebench_masks.settings_page import CONF
 from piebench_masks.weights import WeightsError, packaged
 
@@ -84,6 +84,8 @@ def drawn(
     """Draw source, annotation, map and mask of each scene; what the page says of it."""
     try:
         method.load(torch.device("cpu"))
+        if method.candidates is not None:
+            method.candidates.load(torch.device("cpu"))
     except WeightsError:
         return "Its weights come from elsewhere, so there is no picture here."
     maps = soft_maps(backbone, posterior, scenes, {name: method}, num_repeat=1)

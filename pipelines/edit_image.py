@@ -1,4 +1,4 @@
-"""Edit one picture: image=... source_prompt=... target_prompt=... [method=ours threshold=0.5]."""
+"""One picture, one edit: `piebench-masks edit image=... source_prompt=... target_prompt=...`."""
 
 from piebench_masks.cli import edit_image
 

@@ -109,6 +109,24 @@ def test_a_method_is_as_good_as_its_name(scene: EncodedScene) -> None:
     assert np.array_equal(soft_map, scene.soft_map("diffedit"))
 
 
+def test_options_of_the_command_are_methods_too(scene: EncodedScene) -> None:
+    assert scene.soft_map("saliency_shapes").shape == (64, 64)
+    raw = scene.raw_map("saliency_shapes")
+    assert raw.shape == (16, 16) and raw.max() == pytest.approx(1)
+    with pytest.raises(BenchmarkError, match=r"no mask method 'external'.*regions_shapes"):
+        scene.soft_map("external")
+
+
+@pytest.mark.slow
+def test_regions_are_painted_and_scored_by_the_miniatures_networks(
+    pipeline: Pipeline, scene: EncodedScene
+) -> None:
+    before = pipeline.backbone.counts["unet_rows"]
+    found = scene.raw_map("regions_shapes")
+    assert pipeline.backbone.counts["unet_rows"] == before + 2 * 10 * 36
+    assert found.shape == (16, 16) and found.max() == pytest.approx(1)
+
+
 def test_equal_prompts_give_an_empty_map_and_an_unknown_method_is_named(
     pipeline: Pipeline, recolouring: Recolouring
 ) -> None:

@@ -376,6 +376,17 @@ def test_the_editors_script(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_regions_script(tmp_path: Path) -> None:
+    columns = "| What | One at a time | Together | Ratio | To reach |"
+    options = "--quick", "--markdown"
+    written = run_script("regions.py", *options, output=tmp_path / "regions.json", columns=columns)
+    ((rows, painting, scoring),) = written["figures"].values()
+    assert rows["reference"] == rows["ours"] == 2 * 10 * 4  # ten steps of four boxes, with guidance
+    assert painting["ratio"] > 0 and scoring["ratio"] > 0
+    assert written["raw"]["levels off"] <= 1
+
+
+@pytest.mark.slow
 def test_the_gpu_script_on_the_cpu(tmp_path: Path) -> None:
     tiny = "--device=cpu", "--tiny", "--maps=2", "--edits=1", "--thresholds=2"
     options = *tiny, "--dtype=float32", "--markdown"

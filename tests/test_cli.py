@@ -39,6 +39,15 @@ def test_a_dry_run_writes_nothing(more: tuple[str, ...], tmp_path: Path) -> None
     done = command(tmp_path, *more, "dry_run=true", "limit=2", *places)
     assert done.returncode == 0, done.stderr
     assert f"would first write the shapes data set to {tmp_path / 'data/shapes'}" in done.stdout
+    assert "edit turbo_edit" in done.stdout and "not known yet" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_downloads_nothing(tmp_path: Path) -> None:
+    done = command(tmp_path, "dry_run=true", "model.id=nobody/has-it")
+    assert done.returncode == 0, done.stderr
+    assert "edit turbo_edit" in done.stdout
+    assert "A dry run downloads nothing." in " ".join(done.stdout.split())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -57,6 +66,15 @@ def test_the_version_is_the_packages(tmp_path: Path) -> None:
         (["model.id=nowhere/at/all", "limit=1"], ["nowhere/at/all", "model.id"]),
         (["comat=exact"], ["comat is no setting: did you mean compat?"]),
         (["mask=[our]"], ["mask has no option our: did you mean ours"]),
+        (
+            ["edit", "image=a.png", "source_prompt=a", "target_prompt=b", "output=."],
+            [". is there already: remove it, or choose another output=..."],
+        ),
+        (["--dry-run"], ["--dry-run is no option", "as in dry_run=true"]),
+        (["--limit=3"], ["--limit=3 is no option", "as in limit=3"]),
+        (["editor.diffedit.steps=3"], ["setting of editor=[diffedit], which is not chosen: add"]),
+        (["inversion.inner_steps=3"], ["setting of inversion=null_text, which is not chosen"]),
+        (["inversion=ddim"], ["inversion=ddim changes nothing", "editor=[prompt_to_prompt]"]),
         (["methods=[null-text+p2p]"], ["no option null-text+p2p", "null-text-inversion+p2p"]),
         (["methods=[nothing]"], ["methods has no option nothing", "--help lists them all"]),
         (["thresholds=["], ["thresholds=[", "quote"]),

@@ -91,8 +91,18 @@ COMMANDS = {
     "'methods=[ddim+p2p,ablation_directinversion_interval_2+p2p]'": (
         f"{SMALL} dataset.load.mask_size=64 model.ddim_steps=2"
     ),
+    "piebench-masks 'methods=[ddim+p2p,negative-prompt-inversion+p2p,directinversion+p2p]' "
+    "editor=[] name=inversions": f"{QUICK} model.ddim_steps=2",
     "piebench-masks 'editor=[turbo_edit,chord,infedit,ledits_pp]' mask=[ours] dataset=shapes "
     "name=few_steps": QUICK,
+    "piebench-masks editor=[inpaint] editor.inpaint.id=/path/to/stable-diffusion-inpainting "
+    "mask=[ours] name=inpaint": f"{QUICK} editor.inpaint.steps=1",
+    "piebench-masks editor=[turbo_edit,inpaint_shapes] mask=[ours] dataset=shapes "
+    "name=inpaint_shapes": QUICK,
+    "piebench-masks 'mask=[ours,saliency_shapes,regions_shapes]' editor=[inpaint_shapes] "
+    "dataset=shapes limit=20 name=regions": (
+        f"{SMALL} baselines=[full] mask.regions_shapes.search.boxes.points=1"
+    ),
     "piebench-masks editor=[pipeline] editor.pipeline.pipeline=diffusers.FluxKontextPipeline "
     "editor.pipeline.id=/path/to/FLUX.1-Kontext-dev "
     "'editor.pipeline.arguments={num_inference_steps: 28, guidance_scale: 2.5}' name=kontext": (
@@ -115,12 +125,14 @@ COMMANDS = {
     ),
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
-    'python pipelines/edit_image.py image=scene.png source_prompt="a red circle on grass" '
-    'target_prompt="a blue circle on grass"': "",
+    'piebench-masks edit image=scene.png source_prompt="a red circle on grass" '
+    'target_prompt="a blue circle on grass"': "output=one.png",
     # data
     "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
         QUICK
     ),
+    "piebench-masks dataset=folder dataset.root=my_pictures dataset.load.prompts=images.json "
+    "name=listed": f"{QUICK} stages=[parse,masks]",
     "piebench-masks dataset=folder dataset.root=my_pictures "
     "'dataset.load.edit_types=[Recolour,Insert]' name=types": f"{QUICK} stages=[parse]",
     # protocols
@@ -175,6 +187,9 @@ ELSEWHERE = {
     "artifacts_dir=/shared/artifacts executor=ray executor.address=HOST:6379": (
         "tests/executors/test_ray.py, on a cluster of this machine"
     ),
+    "piebench-masks experiment=learnable_regions dataset.root=/path/to/PIE-Bench": (
+        "tests/masks/test_regions.py"
+    ),
     "piebench-masks executor=ray executor.num_gpus=0 executor.actors=2 name=ray": (
         "tests/executors/test_ray.py"
     ),
@@ -184,7 +199,7 @@ ELSEWHERE = {
 """Those that other tests run, and where."""
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
-    r"--config-dir|=editors|=table1|name=pipelines"
+    r"--config-dir|=editors|=table1|name=pipelines|name=inversions"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
@@ -289,6 +304,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_pictures" / "prompts.csv").write_text(
         "image,source_prompt,target_prompt,edit_type\n"
         "scene.png,a red circle,a blue circle,Recolour\n"
+    )
+    (folder / "my_pictures" / "images.json").write_text(
+        '{"scene.png": ["a red circle", "a blue circle"]}'
     )
     write_files(folder)
     write_places(folder / "places")

@@ -245,14 +245,20 @@ def test_no_editor_at_all_is_a_run_of_masks(start: Start) -> None:
         ("+editor.still.again=3", r"editor\.still does not describe a part"),
         ("+editor.theirs={root: x}", r"editor\.theirs does not describe a part"),
         ("++editor.still=3", r"editor\.still is no editor"),
+        ("+editor.own._target_=nowhere.Own", r"editor\.own .* \(No module named 'nowhere'\)"),
+        ("+editor.own._target_=json.loads.Own", r"'function' object has no attribute 'Own'\)"),
+        ("+editor.own._target_=own", r"own is no import path"),
     ],
 )
-def test_a_wrong_setting_of_an_editor_or_its_parts_is_named(wrong: str, words: str) -> None:
+def test_a_wrong_setting_of_an_editor_or_its_parts_is_named(
+    wrong: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     still = f"{STILL[:-1]}, fails: b}}"
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = compose("config", [*TIMES, f"+editor.still={still}", wrong])
     with pytest.raises(BenchmarkError, match=words):
         Run(cfg)
+    assert not caplog.records
 
 
 def test_a_changed_instruction_is_another_edit(data: Path, tmp_path: Path) -> None:
@@ -300,6 +306,11 @@ class Copy(Editor):
         return Edited(sources.images[owner], nothing, nothing == 0)
 
 
+class Refusing(Copy):
+    def __init__(self) -> None:
+        raise ValueError("out of\nsorts")
+
+
 class NoEditor:
     def invert(self, backbone: Any, sources: Sources) -> Any: ...
 
@@ -326,8 +337,13 @@ def test_what_the_model_lacks_ends_the_run_before_anything_is_computed(
     start: Start, tmp_path: Path
 ) -> None:
     with pytest.raises(BenchmarkError, match=r"editor turbo_edit needs few_steps.*shapes_turbo"):
-        start("model.few_steps=false")
+        start("model.few_steps=false", "model.id=nobody/has-it")  # not even looked for
     assert not list(tmp_path.glob("here/artifacts/maps"))
+
+
+def test_an_editor_that_cannot_be_made_is_named_with_its_reason(start: Start) -> None:
+    with pytest.raises(BenchmarkError, match=r"editor\.own cannot be made: out of sorts"):
+        start(f"+editor.own._target_={__name__}.Refusing")
 
 
 def test_what_is_no_editor_is_named_with_what_it_lacks(start: Start) -> None:

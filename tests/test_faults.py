@@ -33,7 +33,22 @@ from piebench_masks.run import Run
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.latents import Source, posteriors
 
-MAIN = "from piebench_masks.cli import main; main()"
+HELD = """
+import time
+from piebench_masks.cli import main
+from piebench_masks.stages.edit import Edit
+
+compute = Edit.compute
+
+def until_stored(edit, batch, loaded):
+    if batch[0].sample.id != edit.samples[0].id:
+        time.sleep(600)
+    return compute(edit, batch, loaded)
+
+Edit.compute = until_stored
+main()
+"""
+"""The command, whose second sample's edits are not begun before it is stopped."""
 Start = Callable[..., int]
 Tables = dict[str, bytes]
 SMALL = (
@@ -98,15 +113,18 @@ def test_a_stopped_process_is_gone_on_from(
     how: signal.Signals, data: Path, tmp_path: Path, start: Start, expected: Tables
 ) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, *overrides(data, tmp_path)],
+        [sys.executable, "-c", HELD, *overrides(data, tmp_path), "batch_size=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert until(lambda: any(tmp_path.glob("artifacts/maps/*/*.safetensors")))
-    process.send_signal(how)
-    output, _ = process.communicate(timeout=60)
+    try:
+        assert until(lambda: any(tmp_path.glob("artifacts/edit/*/*/*.png")), 300)
+        process.send_signal(how)
+        output, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == (143 if how is signal.SIGTERM else -signal.SIGKILL)
     assert ("Interrupted. Finished items are kept" in output) == (how is signal.SIGTERM)
     assert "Traceback" not in output

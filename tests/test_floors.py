@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "packing",
     ),
     ("data", "diffusion", "prompts"),
-    ("masks", "editing", "metrics", "items"),
+    ("masks", "editing", "metrics", "regions", "items"),
     (
         "store",
         "settings",
@@ -28,6 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "settings_page",
         "section",
         "parts",
+        "chosen",
         "protocol",
         "pnp_inversion",
     ),
@@ -51,7 +52,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 """From the ground; what stands on one floor may import each other."""
 ASIDE = ("training", "pretrained")
 """How the embedded miniature was made; nothing of a run imports it."""
-FORMULAS = ("masks", "editing", "metrics")
+FORMULAS = ("masks", "editing", "metrics", "regions", "items")
 FRAMEWORKS = ("hydra", "omegaconf", "wandb", "mlflow", "piebench_masks.store")
 LONGEST = 400
 

@@ -10,6 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
+from piebench_masks.chosen import made_editors
 from piebench_masks.cli import CONF
 from piebench_masks.data.shapes.write import write_shapes
 from piebench_masks.editing.prompt_to_prompt import PromptToPrompt
@@ -18,7 +19,6 @@ from piebench_masks.pipeline import run_pipeline
 from piebench_masks.pnp_inversion import methods
 from piebench_masks.report.methods import BOUNDS
 from piebench_masks.report.published import published
-from piebench_masks.run import made_editors
 from piebench_masks.settings import typed
 
 GUIDANCE = {"0": 0.0, "1": 1.0, "25": 2.5, "5": 5.0, "75": 7.5}

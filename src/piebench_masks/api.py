@@ -5,16 +5,19 @@ scene = pipeline.scene("scene.png", "a red circle on grass", "a blue circle on g
 edited = scene.edit("ours")   # or under a mask of your own
 """
 
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
+from piebench_masks.chosen import made_method
 from piebench_masks.data.images import load_image, to_rgb
 from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
@@ -27,6 +30,8 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
+from piebench_masks.settings import EXTERNAL
+from piebench_masks.settings_page import CONF
 from piebench_masks.weights import packaged
 
 Picture = Image.Image | Path | str
@@ -132,17 +137,19 @@ class EncodedScene:
     def soft_map(self, method: str | MapMethod = "ours") -> NDArray[np.float32]:
         """Where the edit belongs, as float32 [H,W] of the picture, min-max rescaled to [0,1].
 
-        method: a name of ``piebench_masks.masks.METHODS`` or a MapMethod of one's own.
-        Raises BenchmarkError where the method has no map for these prompts.
+        method: a name of ``piebench_masks.masks.METHODS`` or of an option in conf/mask/, such as
+        regions_shapes; or a MapMethod of one's own. Raises BenchmarkError where the method has no
+        map for these prompts.
         """
         return upsample(rescale(self.raw_map(method)), self.size, "exact").numpy()
 
     def raw_map(self, method: str | MapMethod = "ours") -> Tensor:
         """The same map on its native grid and in its own units: float32 [g,g]."""
         map_method, backbone = named_method(method), self.pipeline.backbone
+        is_encoded = needs_model({"": map_method}) or map_method.candidates is not None
         (result,) = soft_maps(
             backbone,
-            self.posterior if needs_model({"": map_method}) else None,
+            self.posterior if is_encoded else None,
             [self.scene],
             {"": map_method},
             compat=self.pipeline.compat,
@@ -199,9 +206,26 @@ class EncodedScene:
 def named_method(method: str | MapMethod) -> MapMethod:
     if isinstance(method, MapMethod):
         return method
-    if method not in METHODS:
-        raise BenchmarkError(f"there is no mask method {method!r}; there are {', '.join(METHODS)}")
-    return METHODS[method]
+    if method in METHODS:
+        return METHODS[method]
+    names = [path.stem for path in sorted((Path(CONF) / "mask").glob("*.yaml"))]
+    if method not in names or method == EXTERNAL:
+        there = dict.fromkeys([*METHODS, *names])
+        raise BenchmarkError(
+            f"there is no mask method {method!r}; there are "
+            f"{', '.join(name for name in there if name != EXTERNAL)}"
+        )
+    return configured_method(method)
+
+
+@cache
+def configured_method(name: str) -> MapMethod:
+    """An option of conf/mask/ with its settings there; it keeps the networks that it loads."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        masks: Any = OmegaConf.to_container(
+            compose("config", [f"mask=[{name}]"]).mask, resolve=True
+        )
+    return made_method(name, masks[name])
 
 
 def _at_latents(mask: Mask | None, size: int) -> Tensor:

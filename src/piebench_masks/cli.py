@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -35,7 +36,7 @@ from piebench_masks.console import (
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_settings import ITEM_COMMANDS
 from piebench_masks.pnp_inversion import METHODS, methods, store_methods
-from piebench_masks.settings import typed, typed_as, typed_edit
+from piebench_masks.settings import EditImageSettings, Settings, typed, typed_as, typed_edit
 from piebench_masks.settings_page import CONF, help_text
 from piebench_masks.sweep import note_error
 
@@ -70,6 +71,7 @@ def main(stages: Sequence[str] | None = None) -> None:
     ``piebench-masks show`` prints finished runs.
     ``piebench-masks items`` fits a model to the items of a picture, and edits them.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
+    ``piebench-masks edit`` edits one picture.
     """
     if sys.argv[1:] == ["--version"]:
         return print(f"piebench-masks {metadata.version('piebench-masks')}")
@@ -81,12 +83,15 @@ def main(stages: Sequence[str] | None = None) -> None:
             from piebench_masks.search import search
 
             return search(cfg, console)
+        if cfg.dry_run is True:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
         from piebench_masks.pipeline import run_pipeline  # --help need not wait for torch
 
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN
         if sweep:
             _enter_sweep(cfg)
         settings = typed(cfg)
+        _check_inversion(settings)
         failed = run_pipeline(settings, stages or settings.stages, console)
         return 0 if sweep else failed  # of a sweep, all runs together decide the exit status
 
@@ -127,29 +132,8 @@ def show() -> None:
         sys.exit(f"Error: {error}")
 
 
-def items() -> None:
-    """One of the commands for the items of a picture, named by the next word."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name in ("-h", "--help"):
-        lines = [f"  {(kind.__doc__ or '').replace('`', '')}" for kind in ITEM_COMMANDS.values()]
-        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines]))
-        return
-    if name not in ITEM_COMMANDS:
-        sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
-
-    def task(cfg: DictConfig, console: Console) -> int:
-        from piebench_masks.item_commands import run_item_command
-
-        return run_item_command(name, typed_as(cfg, ITEM_COMMANDS[name]), console)
-
-    sys.argv[1] = f"command={name}"
-    command(task, "items", log_file=False)()
-
-
 SPELLINGS = {"protocols": "protocol", "against": "dataset@against"}
 """Other words for a group: the plural, and what needs not be called a data set."""
-COMMANDS = {"audit": audit, "regress": regress, "show": show, "items": items}
-"""The commands of ``piebench-masks`` that are no stages."""
 
 
 def edit_image() -> None:
@@ -159,9 +143,14 @@ def edit_image() -> None:
         import torch
 
         from piebench_masks.api import Pipeline
-        from piebench_masks.run import default_device, only_editor
+        from piebench_masks.chosen import default_device, only_editor
 
         cfg = typed_edit(composed)
+        _check_inversion(cfg)
+        if Path(cfg.output).exists():
+            raise BenchmarkError(
+                f"{cfg.output} is there already: remove it, or choose another output=..."
+            )
         model = cfg.model
         pipeline = Pipeline.load(
             model.id,
@@ -187,6 +176,37 @@ def edit_image() -> None:
         return 0
 
     command(task, "edit_image", log_file=False)()
+
+
+def items() -> None:
+    """One of the commands for the items of a picture, named by the next word."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  {(kind.__doc__ or '').replace('`', '')}" for kind in ITEM_COMMANDS.values()]
+        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines]))
+        return
+    if name not in ITEM_COMMANDS:
+        sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
+
+    def task(cfg: DictConfig, console: Console) -> int:
+        if cfg.dry_run is True:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        from piebench_masks.item_commands import run_item_command
+
+        return run_item_command(name, typed_as(cfg, ITEM_COMMANDS[name]), console)
+
+    sys.argv[1] = f"command={name}"
+    command(task, "items", log_file=False)()
+
+
+COMMANDS = {
+    "audit": audit,
+    "regress": regress,
+    "show": show,
+    "edit": edit_image,
+    "items": items,
+}
+"""The commands of ``piebench-masks`` that are no stages."""
 
 
 def command(
@@ -224,6 +244,9 @@ def command(
         os.environ["HYDRA_FULL_ERROR"] = "1"
         for spelling, group in SPELLINGS.items():
             sys.argv[1:] = [re.sub(f"^{spelling}=", f"{group}=", word) for word in sys.argv[1:]]
+        for word in sys.argv[1:]:
+            if setting := _as_setting(word, config_name):
+                sys.exit(f"Error: {word} is no option: settings have no dashes, as in {setting}")
         signal.signal(signal.SIGTERM, _interrupt)
         try:
             run()
@@ -265,6 +288,9 @@ def explained(error: Exception, config_name: str = "config") -> str:
         name, names = override[1], _settings(config_name)
         if name in names:
             return f"{name} is a setting already: change it with {name}=value, without the sign"
+        if options := _options_with(name):
+            chosen = " or ".join(options)
+            return f"{name} is a setting of {chosen}, which is not chosen: add {options[0]}"
         return f"{name} is no setting: {_nearest(name, names)}"
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's words
         return "there is no Slurm here (no srun): hydra/launcher=submitit_local needs none"
@@ -286,19 +312,55 @@ def _nearest(name: str, names: Sequence[str], listing: str = "--cfg job") -> str
     return f"choose one of {', '.join(names)}" if len(names) < 20 else f"{listing} lists them all"
 
 
+def _as_setting(option: str, config_name: str) -> str:
+    """``dry_run=true`` for ``--dry-run``; empty for what is no setting's name behind dashes."""
+    name, _, value = option.partition("=")
+    name = name.removeprefix("--").replace("-", "_")
+    if not option.startswith("--") or name not in (defaults := _defaults(config_name)):
+        return ""
+    return f"{name}={value or ('true' if isinstance(defaults[name], bool) else 'value')}"
+
+
 def _settings(config_name: str) -> list[str]:
     """The dotted names of all settings."""
+    return list(_names(_defaults(config_name)))
 
-    def names(node: object, start: str) -> Iterator[str]:
-        if isinstance(node, dict):
-            for key, value in node.items():
-                yield f"{start}{key}"
-                yield from names(value, f"{start}{key}.")
 
+def _defaults(config_name: str) -> Any:
+    """All settings as plain values."""
     overrides = [word for word in sys.argv[1:2] if word.startswith("command=")]
     with initialize_config_dir(CONF, version_base="1.3"):
-        cfg = compose(config_name, overrides=overrides)
-    return list(names(OmegaConf.to_container(cfg), ""))
+        return OmegaConf.to_container(compose(config_name, overrides=overrides))
+
+
+def _options_with(name: str) -> list[str]:
+    """The options of the setting's group that have it, as they are chosen: ``editor=[chord]``."""
+    group = name.partition(".")[0]
+    options = []
+    for path in sorted((Path(CONF) / group).glob("*.yaml")):
+        node = OmegaConf.to_container(OmegaConf.load(path))
+        if name in _names(node, f"{group}."):
+            named = isinstance(node, dict) and path.stem in node
+            options.append(f"{group}=[{path.stem}]" if named else f"{group}={path.stem}")
+    return options
+
+
+def _names(node: object, start: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{start}{key}"
+            yield from _names(value, f"{start}{key}.")
+
+
+def _check_inversion(settings: Settings | EditImageSettings) -> None:
+    """Raise BenchmarkError for an inversion that was asked for and that no editor takes."""
+    words = HydraConfig.get().overrides.task
+    asked = [word for word in words if re.match(r"\+*inversion\b", word)]
+    if asked and not any(settings.inversion in node.values() for node in settings.editor.values()):
+        raise BenchmarkError(
+            f"{asked[0]} changes nothing: no chosen editor takes ${{inversion}}; choose one that "
+            "does, as in editor=[prompt_to_prompt], or leave it out"
+        )
 
 
 def _enter_sweep(cfg: DictConfig) -> None:

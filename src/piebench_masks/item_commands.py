@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from piebench_masks.chosen import default_device, usable_device
 from piebench_masks.console import say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_settings import (
@@ -21,7 +22,6 @@ from piebench_masks.items.folder import ItemFolder, ItemModel, Task, Told
 from piebench_masks.items.mask_edits import Move
 from piebench_masks.masks.segmenter import Segmenter
 from piebench_masks.parts import made
-from piebench_masks.run import default_device, usable_device
 from piebench_masks.runner import LOG_EVERY, progress_bar
 
 TASKS: dict[str, Task] = {

@@ -5,10 +5,9 @@ Knows no part. A part checks the meaning of its settings itself.
 
 import inspect
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
+from importlib import import_module
 from typing import Any, get_type_hints
-
-from hydra.utils import get_object
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.values import check_value, converted, one_line, unknown
@@ -27,7 +26,7 @@ def check_part(name: str, node: Any, **arguments: Any) -> None:
     try:
         if not isinstance(node, Mapping) or "_target_" not in node:
             raise TypeError("it has no _target_")
-        target = get_object(str(node["_target_"]))
+        target = imported(str(node["_target_"]))
         signature = inspect.signature(target)
         settings = _settings(node)
         if unknown_keys := [key for key in settings if not _takes(signature, key)]:
@@ -53,7 +52,7 @@ def made(node: Mapping[str, Any], **arguments: Any) -> Any:
     Lists become tuples and whole numbers floats where the target's types say so. arguments: take
     the place of the node's own settings.
     """
-    target = get_object(str(node["_target_"]))
+    target = imported(str(node["_target_"]))
     types = _types(target)
     settings = {k: converted(_made(v), types.get(k, Any)) for k, v in _settings(node).items()}
     if node.get("_partial_"):
@@ -61,10 +60,26 @@ def made(node: Mapping[str, Any], **arguments: Any) -> Any:
     return target(**settings | arguments)
 
 
+def imported(path: str) -> Any:
+    """What an import path names: a module's class or function, or a member of one.
+
+    Raises ImportError or AttributeError where there is no such thing, and what importing it raises.
+    """
+    names = path.split(".")
+    for count in range(len(names) - 1, 0, -1):
+        module = ".".join(names[:count])
+        try:
+            return reduce(getattr, names[count:], import_module(module))
+        except ModuleNotFoundError as error:
+            if error.name != module or count == 1:
+                raise
+    raise ImportError(f"{path} is no import path, module.name")
+
+
 def takes(node: Any, argument: str) -> bool:
     """Whether what the node names has an argument of that name that its settings leave out."""
     try:
-        parameters = inspect.signature(get_object(str(node["_target_"]))).parameters
+        parameters = inspect.signature(imported(str(node["_target_"]))).parameters
     except Exception:  # ``check_part`` says what is wrong
         return False
     return argument in parameters and argument not in node

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,6 +23,7 @@ from piebench_masks.stages.parse import parse
 from piebench_masks.stages.stage import Stage
 from piebench_masks.stages.written import completed
 from piebench_masks.temporary import sweep_temporaries
+from piebench_masks.weights import WeightsError
 
 COUNTED = {
     "samples_parsed": "samples parsed",
@@ -37,6 +38,7 @@ MAKES_RESULTS = (
     *("thresholds", "limit"),
 )
 """The settings that tables depend on."""
+UNKNOWN = "not known yet"
 
 
 def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Console) -> int:
@@ -54,13 +56,12 @@ def run_pipeline(cfg: Settings | DictConfig, names: Sequence[str], console: Cons
     if not cfg.dry_run:
         sweep_temporaries(run.artifacts.root)
     samples = parse(run, console).samples
+    if cfg.dry_run:
+        print_table(console, _plan(run, samples, names))
+        return 0
     if "edit" in names:
         run.check_editors()
     completing = STAGES["parse"](run, samples)
-    if cfg.dry_run:
-        if samples:
-            print_table(console, _plan([*completing, *_stages(run, samples, names)]))
-        return 0
     if "report" in names and not cfg.sweep and (differences := _changed_settings(run)):
         words = (
             f"{escape(str(run.results))} is of a run with other {', '.join(differences)}: this one "
@@ -105,20 +106,35 @@ def _stages(run: Run, samples: Sequence[Sample], names: Sequence[str]) -> list[S
     return [stage for make in chosen for stage in make(run, samples)]
 
 
-def _plan(stages: Sequence[Stage]) -> Table:
-    """The items that a run would compute and those that are cached, stage by stage."""
+def _plan(run: Run, samples: Sequence[Sample], names: Sequence[str]) -> Table:
+    """The items that a run would compute and those that are cached, stage by stage; without the
+    samples or some weights only the stages.
+    """
     table = Table("Stage", "Cached", "To compute", title="Dry run: nothing is computed")
-    certain = True
+    table.caption = "A stage's work is known when those before it are done."
+    try:
+        if "edit" in names:
+            run.check_editors()
+        stages = [*STAGES["parse"](run, samples), *_stages(run, samples, names)]
+        rows = list(_rows(stages, certain=bool(samples)))
+    except WeightsError as error:
+        chosen = [make for name, make in STAGES.items() if name in {"parse", *names}]
+        rows = [(stage.name, "", UNKNOWN) for make in chosen for stage in make(run, samples)]
+        table.caption = f"{str(error).splitlines()[0]} A dry run downloads nothing."
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _rows(stages: Sequence[Stage], *, certain: bool) -> Iterator[tuple[str, str, str]]:
     for stage in stages:
         everything = sum(len(work.todo) for work in stage.pending(everything=True))
         missing = sum(len(work.todo) for work in stage.pending())
         words = f"{missing} {stage.item}s" if certain else f"{missing} {stage.item}s or more"
         if missing == 0 and not certain:
-            words = "not known yet"
-        table.add_row(stage.name, str(everything - missing), words)
+            words = UNKNOWN
+        yield stage.name, str(everything - missing), words
         certain &= missing == 0
-    table.caption = "A stage's work is known when those before it are done."
-    return table
 
 
 def _changed_settings(run: Run) -> list[str]:

@@ -5,14 +5,21 @@ Every process of a run builds its own ``Run`` from the same configuration. Knows
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar, get_args
 
 import torch
-from hydra.utils import get_object
 from omegaconf import DictConfig
 
+from piebench_masks.chosen import (
+    default_device,
+    device_of,
+    made_editors,
+    made_method,
+    made_metric,
+    usable_device,
+)
 from piebench_masks.data.external_masks import external_masks
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.diffusion.loading import BackboneClass, backbone_class
@@ -24,8 +31,8 @@ from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
-from piebench_masks.metrics import Metric, device_argument, reads_of
-from piebench_masks.parts import Part, made
+from piebench_masks.metrics import Metric, reads_of
+from piebench_masks.parts import imported, made
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -34,7 +41,6 @@ from piebench_masks.settings import (
     EXTERNAL,
     RECONSTRUCTION,
     WRITERS,
-    EditImageSettings,
     ExternalMasks,
     Settings,
     typed,
@@ -113,6 +119,7 @@ class Run:
     def identities(self) -> dict[str, Any]:
         """Those of all parts that artifact keys name: hashed once, in the main process."""
         names = [f"mask.{name}" for name in self.methods]
+        names += [f"candidates.{name}" for name in self.painting]
         names += [f"editor.{name}" for name in self.editors]
         names += [f"metrics.{name}" for name in self.scorers]
         if self.uses_model:
@@ -128,6 +135,8 @@ class Run:
             return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
         if section in WRITERS:
             return part_identity(self.writers[section])
+        if section == "candidates":
+            return part_identity(self.methods[part].candidates)
         if section == "metrics":
             return part_identity(self.scorers[part].metric, _settings(self.scorers[part].node))
         parts: dict[str, Any] = {"mask": self.methods, "editor": self.editors}
@@ -146,7 +155,7 @@ class Run:
         if self.cfg.model.backbone is None:
             return backbone_class(self._model_source[0])
         try:
-            kind: BackboneClass = get_object(self.cfg.model.backbone)
+            kind: BackboneClass = imported(self.cfg.model.backbone)
         except Exception as error:  # importing runs whatever is there
             raise BenchmarkError(
                 f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "
@@ -168,17 +177,32 @@ class Run:
     @property
     def uses_model(self) -> bool:
         """Whether any method or editor of this run needs the diffusion model."""
-        return needs_model(self.methods) or any(
-            editor.needs is not None for editor in self.editors.values()
+        return (
+            needs_model(self.methods)
+            or bool(self.painting)
+            or any(editor.needs is not None for editor in self.editors.values())
         )
 
+    @property
+    def painting(self) -> list[str]:
+        """The methods that paint candidates."""
+        return [name for name, method in self.methods.items() if method.candidates is not None]
+
     def check_editors(self) -> None:
-        """Raise BenchmarkError where the model cannot do what an editor asks of it."""
+        """Raise BenchmarkError where the model cannot do what an editor asks of it; what settings
+        alone say of it, before the model is looked for.
+        """
         model = self.cfg.model
-        for name, editor in self.editors.items():
-            if editor.needs is not None:
-                provides = self._description[2]
+        editors = {name: each for name, each in self.editors.items() if each.needs is not None}
+
+        def check(provides: Collection[Capability]) -> None:
+            for name, editor in editors.items():
                 check_needs(editor, provides, name=name, model=f"model {model.name}")
+
+        if not model.few_steps and model.backbone is None:
+            check({*get_args(Capability)} - {"few_steps"})
+        if editors:
+            check(self._description[2])
 
     @functools.cached_property
     def backbone(self) -> Backbone:
@@ -234,7 +258,7 @@ class Run:
     def writers(self) -> dict[str, Any]:
         """What writes captions, of pictures and of concepts, as far as it was asked for."""
         nodes = {name: node for name in WRITERS if (node := getattr(self.cfg, name)) is not None}
-        return {n: made(node, **_device(node, str(self.device))) for n, node in nodes.items()}
+        return {n: made(node, **device_of(node, str(self.device))) for n, node in nodes.items()}
 
     @property
     def scored_editors(self) -> list[str]:
@@ -310,77 +334,3 @@ def once(function: Callable[Concatenate[Run, P], T]) -> Callable[Concatenate[Run
 def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
     """What a part is made with, without Hydra's own keys."""
     return {key: value for key, value in node.items() if not key.startswith("_")}
-
-
-def _device(node: Part, device: str) -> dict[str, str]:
-    return device_argument(get_object(node["_target_"]), node, device)
-
-
-def made_method(name: str, node: Part) -> MapMethod:
-    """The mask method of a node under ``mask``; BenchmarkError where it describes none."""
-    method = made(node)
-    if not isinstance(method, MapMethod):
-        raise BenchmarkError(
-            f"mask.{name}._target_ is {node['_target_']}, which makes a {type(method).__name__} "
-            "and no MapMethod: set it to the import path of one"
-        )
-    return method
-
-
-def made_metric(node: Part, device: str) -> Metric:
-    """The metric that a node describes, on that device if it takes one."""
-    metric: Metric = made(node, **_device(node, device))
-    return metric
-
-
-def made_editors(cfg: Settings | EditImageSettings, device: str) -> dict[str, Editor]:
-    """The editors of a configuration by name, without ``external``, which paints nothing; on that
-    device those that take one.
-
-    Raises BenchmarkError where one lacks a member that an editor has.
-    """
-    editors = {
-        name: made(node, **_device(node, device))
-        for name, node in cfg.editor.items()
-        if name != EXTERNAL
-    }
-    for name, editor in editors.items():
-        missing = [m for m in ("needs", "reads", "invert", "edit") if not hasattr(editor, m)]
-        if missing:
-            raise BenchmarkError(
-                f"editor.{name} has no {', '.join(missing)}: let its class inherit from "
-                "piebench_masks.editing.editor.Editor, or add what is missing"
-            )
-    return editors
-
-
-def only_editor(cfg: EditImageSettings) -> Editor:
-    """The editor of a configuration that has a single one; else BenchmarkError."""
-    editors = made_editors(cfg, cfg.device or default_device())
-    if len(editors) != 1:
-        raise BenchmarkError(
-            f"editor names {len(editors)} editors ({', '.join(editors)}): choose one, as in "
-            "editor=turbo_edit"
-        )
-    return next(iter(editors.values()))
-
-
-def usable_device(name: str) -> torch.device:
-    """The torch device of that name; BenchmarkError if there is none here."""
-    try:
-        device = torch.device(name)
-        if device.type == "cuda":
-            torch.cuda.get_device_properties(device)
-        else:
-            torch.zeros(1, device=device).cpu()
-    except Exception as error:  # each kind of device that torch may lack raises its own type
-        count = torch.cuda.device_count() or "no"
-        raise BenchmarkError(
-            f"device {name} cannot be used ({str(error).splitlines()[0]}); there are {count} CUDA "
-            "devices here; device=cpu needs none"
-        ) from error
-    return device
-
-
-def default_device() -> str:
-    return "cuda:0" if torch.cuda.is_available() else "cpu"

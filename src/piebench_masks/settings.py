@@ -26,16 +26,16 @@ UNMASKED = "none"
 EXTERNAL = "external"
 """The name under ``editor`` of edits, and under ``mask`` of masks, that were made elsewhere."""
 BOUNDS = "bounds"
-"""What edits lie between, under these names in the tables: the source as it is, what the model's
-autoencoder makes of it, and the true edit. All but the second are files of the data set."""
+"""What edits lie between: the source, what the autoencoder makes of it (no file), the true edit."""
 IDENTITY, RECONSTRUCTION, TARGET = "identity", "reconstruction", "target"
 WRITERS = ("captions", "concepts")
-Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
+Knows = Literal[
+    "nothing", "prompts", "word", "instruction", "type", "scores", "annotation", "unknown"
+]
 Baseline = Literal["full", "empty", "centre", "random", "oracle"]
 Precision = Literal["float32", "float16", "bfloat16"]
 LEVELS: tuple[Knows, ...] = get_args(Knows)
-"""What a mask or an edit may know of the answer, from the least to the most; what is not known may
-be all."""
+"""What a mask or edit may know of the answer, from the least to the most; unknown may be all."""
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
 EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'", "folder": "my_picture"}

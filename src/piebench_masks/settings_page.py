@@ -88,7 +88,7 @@ def settings_page() -> str:
             parts.append(_yaml(Path(CONF) / PNP_INVERSION))
         for path in sorted((Path(CONF) / group).glob("*.yaml")):
             parts.append(f"`{group}={path.stem}`\n\n{_yaml(path)}")
-    parts.append("## Settings of `python pipelines/edit_image.py`\n")
+    parts.append("## Settings of `piebench-masks edit`\n")
     parts.append("`model`, `editor` and `inversion` are as above.\n")
     parts.append(_table(EditImageSettings))
     parts.append("## Settings of `piebench-masks items`\n")

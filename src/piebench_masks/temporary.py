@@ -18,6 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from piebench_masks.errors import BenchmarkError
+
 LOCK = "~lock"
 MAX_AGE = 24 * 3600.0
 """Seconds after which a temporary counts as left behind, whoever wrote it."""
@@ -27,6 +29,26 @@ NAME = re.compile(r"[^/]*~(?:(?P<pid>\d{1,7})-(?P<host>[0-9a-f]{8})-)?[0-9a-f]{3
 def temporary_name(start: str = "") -> str:
     """A new name for a file or folder that this process is about to write."""
     return f"{start}~{os.getpid()}-{_host()}-{uuid.uuid4().hex}"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there, so that nobody sees a part of it.
+
+    Raises BenchmarkError.
+    """
+    temporary = path.parent / temporary_name()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        raise BenchmarkError(
+            f"{path} cannot be written ({error}): free space or allow writing there, or "
+            "shorten the name"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def sweep_temporaries(root: Path) -> int:

@@ -90,10 +90,11 @@ def weights_folder(id: str, *, revision: str | None, cache_dir: str | None) -> t
     return Path(path), f"{id}@{Path(path).name}"
 
 
-def frozen(kind: Any, folder: Path, device: "torch.device") -> Any:
+def frozen(kind: Any, folder: Path, device: "torch.device", **settings: Any) -> Any:
     """The network of a transformers class in a folder, in float32 whatever it is stored in.
 
-    Raises ValueError where weights are missing: transformers draws those at random.
+    settings: of the class, beside its config. Raises ValueError where weights are missing:
+    transformers draws those at random.
     """
     import torch
 
@@ -103,6 +104,7 @@ def frozen(kind: Any, folder: Path, device: "torch.device") -> Any:
         dtype=torch.float32,
         use_safetensors=True,
         output_loading_info=True,
+        **settings,
     )
     if missing := sorted(report["missing_keys"]):
         raise ValueError(f"{folder} lacks {len(missing)} weights of {kind.__name__}: {missing[0]}")

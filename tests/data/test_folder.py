@@ -193,3 +193,28 @@ def test_a_list_that_cannot_be_read_is_one_error_with_the_remedy(
         DataError, match=r"prompts\.jsonl .*write a CSV file with the columns image"
     ):
         load_folder(root, prompts="prompts.jsonl", on_error="raise")
+
+
+def test_a_json_object_has_a_pair_of_prompts_an_image(root: Path) -> None:
+    pairs = {"my cat.png": ["a cat", "a dog"], "dog.jpg": ["", "a wolf"]}
+    (root / "images.json").write_text(json.dumps(pairs))
+    parsed = load_folder(root, prompts="images.json", on_error="raise")
+    assert [(s.id, s.source_prompt, s.target_prompt) for s in parsed.samples] == [
+        ("my-cat", "a cat", "a dog"),
+        ("dog", "", "a wolf"),
+    ]
+
+
+def test_images_without_a_pair_of_prompts_are_named(root: Path) -> None:
+    Image.new("RGB", (8, 8)).save(root / "fox.png")
+    pairs = {"my cat.png": ["a cat"], "dog.jpg": "a wolf", "fox.png": ["a fox", "a dog"]}
+    (root / "images.json").write_text(json.dumps(pairs))
+    parsed = load_folder(root, prompts="images.json", on_error="skip")
+    assert [item.sample_id for item in parsed.rejections] == ["my-cat", "dog"]
+    assert all("prompt is missing" in item.reason for item in parsed.rejections)
+    (root / "images.json").write_text('["my cat.png"]')
+    with pytest.raises(DataError, match="no object of"):
+        load_folder(root, prompts="images.json", on_error="skip")
+    (root / "images.json").write_text('{"dog.jpg": ["a", "b"], "dog.jpg": ["a", "c"]}')
+    with pytest.raises(DataError, match="given twice"):
+        load_folder(root, prompts="images.json", on_error="skip")

@@ -61,7 +61,7 @@ SHOWN: dict[Knows, set[str]] = {
     },
     "annotation": {field.name for field in fields(Scene)} - {"id", "image"},
 }
-SHOWN |= {"type": SHOWN["word"], "unknown": SHOWN["annotation"]}
+SHOWN |= {"type": SHOWN["word"], "unknown": SHOWN["annotation"], "scores": SHOWN["prompts"]}
 
 
 @pytest.mark.parametrize("knows", get_args(Knows))

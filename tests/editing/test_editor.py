@@ -30,8 +30,8 @@ def editors() -> list[type]:
     return sorted(found, key=lambda each: each.__name__)
 
 
-def test_there_are_fifteen_editors_and_a_bound() -> None:
-    assert len(editors()) == 15 + 1
+def test_there_are_sixteen_editors_and_a_bound() -> None:
+    assert len(editors()) == 16 + 1
 
 
 @pytest.mark.parametrize("editor", editors(), ids=lambda each: each.__name__)

@@ -14,6 +14,7 @@ from piebench_masks.diffusion.backbone import Backbone
 from piebench_masks.editing.style_diffusion import StyleDiffusion, embedding, initial
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
+from piebench_masks.weights import WeightsError
 
 EVERYWHERE, BOTH = laws.EVERYTHING.expand(2, -1, -1), torch.tensor([0, 1])
 
@@ -119,3 +120,8 @@ def test_the_identity_is_the_content_of_the_encoder(editor: StyleDiffusion, tmp_
     same = replace(editor, clip=f"local-dir:{tmp_path}")
     assert part_identity(same) == part_identity(editor)
     assert part_identity(replace(same, inner_steps=9)) != part_identity(editor)
+
+
+def test_an_encoder_that_is_not_there_is_missed_before_anything_is_edited(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"CLIP model .* could not be loaded"):
+        StyleDiffusion(f"local-dir:{tmp_path}/none", None).load()

@@ -40,7 +40,8 @@ def test_all_methods_of_prompts_cost_seven_rows(tiny: Backbone, soft_map: Any) -
     mean = torch.zeros(1, 4, 16, 16)
     picture = torch.zeros(64, 64, 3, dtype=torch.uint8)
     scene = Scene("a", picture, *PROMPTS, blended_words="red blue")
-    methods = {n: method for n, method in METHODS.items() if n not in {*SEGMENTERS, "diffedit"}}
+    apart = {*SEGMENTERS, "saliency", "diffedit"}
+    methods = {n: method for n, method in METHODS.items() if n not in apart}
     before = tiny.counts["unet_rows"]
     soft_maps(tiny, Posterior(mean, mean), [scene], methods)
     assert tiny.counts["unet_rows"] - before == 7

@@ -21,7 +21,9 @@ PAIRS = (
     ("a square and a red circle", "a square"),
 )
 ALL = ("ours", "attn_based", "noise_based", "diffedit")
-ZOO = tuple(name for name in METHODS if name not in {*BASELINES, *SEGMENTERS, "blended_word"})
+ZOO = tuple(
+    name for name in METHODS if name not in {*BASELINES, *SEGMENTERS, "saliency", "blended_word"}
+)
 """All methods that ask the diffusion model about two prompts."""
 SAME = (("a red circle", "a red circle"),)
 UNSEEN = ((f"a{' red' * 40} circle", f"a{' red' * 40} square"),)

@@ -1,6 +1,9 @@
 """Laws of CLIP scores on a small random model; its values: tests/parity/test_open_clip.py."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,3 +111,15 @@ def test_the_first_token_of_a_picture_is_what_is_embedded(
     assert tokens.shape == (5, 1 + 4 * 4, 24)
     embedded = torch.nn.functional.normalize(tokens[:, 0] @ random_clip.network.visual.proj, dim=-1)
     torch.testing.assert_close(embedded, random_clip.embed_images(noisy[1]), atol=1e-5, rtol=1e-5)
+
+
+def test_without_a_network_one_request_says_what_is_missing(tmp_path: Path) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", "from piebench_masks.metrics.clip import Clip; Clip().load()"],
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "The CLIP model of 'clip' could not be loaded" in process.stderr
+    assert "Retrying" not in process.stderr

@@ -3,10 +3,10 @@
     python tests/parity/check.py DIR [--model ../shared/goldens/model] [--weights ../shared/weights]
 
 DIR has the form of ../shared/goldens/public, ../shared/goldens_editors/public,
-../shared/goldens_editors_more/public, ../shared/goldens_masks/public or
-../shared/goldens_items/public (described in the READMEs beside them; newer forms say in kind.json
-which they are), or that of ../shared/data/piebench_mini, which has an official_metrics.json. Models
-are looked for in $PIEBENCH_SHARED, if set.
+../shared/goldens_editors_more/public, ../shared/goldens_masks/public,
+../shared/goldens_regions/public or ../shared/goldens_items/public (described in the READMEs
+beside them; newer forms say in kind.json which they are), or that of ../shared/data/piebench_mini,
+which has an official_metrics.json. Models are looked for in $PIEBENCH_SHARED, if set.
 Exit status 1: something is out. What DIR holds beyond what is compared is listed, and is no fault.
 """
 
@@ -28,6 +28,8 @@ from items import ItemGoldens
 from items_fit import ITEM_FIT_FAMILIES
 from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
+from regions import RegionGoldens
+from regions_families import REGION_FAMILIES
 from rich.console import Console
 from rich.table import Table
 
@@ -58,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         items = ItemGoldens(asked.folder, asked.model or SHARED)
         checks = _compared((*ITEM_MASK_FAMILIES, *ITEM_FIT_FAMILIES), items.cases)
         unseen = items.unseen()
+    elif RegionGoldens.knows(asked.folder):
+        regions = RegionGoldens(asked.folder, asked.model or SHARED)
+        checks = _compared(REGION_FAMILIES, regions.cases)
+        unseen = regions.unseen()
     elif (kind := kind_of(asked.folder)) not in (None, "goldens", "goldens_editors"):
         line = f"{asked.folder} is of the kind {kind}, which nothing here compares yet"
         Console().print(line, markup=False)

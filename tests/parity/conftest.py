@@ -10,6 +10,7 @@ from editors_more import MoreGoldens
 from goldens import SHARED, THREADS, Goldens
 from items import ItemGoldens
 from masks import MaskGoldens
+from regions import RegionGoldens
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -51,3 +52,8 @@ def editor_goldens(shared: Path) -> EditorGoldens:
 @pytest.fixture(scope="session")
 def item_goldens(shared: Path) -> ItemGoldens:
     return ItemGoldens(shared / "goldens_items" / "public", shared)
+
+
+@pytest.fixture(scope="session")
+def region_goldens(shared: Path) -> RegionGoldens:
+    return RegionGoldens(shared / "goldens_regions" / "public", shared)

@@ -19,6 +19,8 @@ from items import ItemGoldens
 from items_fit import ITEM_FIT_FAMILIES
 from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
+from regions import RegionGoldens
+from regions_families import QUICK_REGION_FAMILIES, REGION_FAMILIES
 
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
@@ -95,6 +97,39 @@ def test_fits_and_edits_of_items(item_goldens: ItemGoldens, family: Any) -> None
 @pytest.mark.parametrize("family", ITEM_MASK_FAMILIES, ids=lambda family: family.__name__)
 def test_masks_and_regions_of_items(item_goldens: ItemGoldens, family: Any) -> None:
     assert _out(family, item_goldens.cases) == []
+
+
+@pytest.mark.parametrize("family", QUICK_REGION_FAMILIES, ids=lambda family: family.__name__)
+def test_regions(region_goldens: RegionGoldens, family: Any) -> None:
+    assert _out(family, region_goldens.cases) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "family",
+    [family for family in REGION_FAMILIES if family not in QUICK_REGION_FAMILIES],
+    ids=lambda family: family.__name__,
+)
+def test_regions_that_are_painted(region_goldens: RegionGoldens, family: Any) -> None:
+    assert _out(family, region_goldens.cases) == []
+
+
+def test_a_thinned_folder_of_regions_is_compared_as_far_as_it_goes(
+    shared: Path, tmp_path: Path
+) -> None:
+    """A unit without its network, and a pair without its picture."""
+    public = shared / "goldens_regions" / "public"
+    for name in ("kind.json", "units.json", "bird.json"):
+        shutil.copy(public / name, tmp_path)
+    names = ("coord/ceil_fp32", "points/arr", "points/w6_n4", "region/corner/feats", "lr/T3")
+    with np.load(public / "units.npz") as arrays:
+        kept = {name: arrays[name] for name in names}
+    np.savez(tmp_path / "units.npz", **kept)
+    with np.load(public / "bird.npz") as arrays:
+        np.savez(tmp_path / "bird.npz", **{"call0/points": arrays["call0/points"]})
+    assert check.main([str(tmp_path)]) == 0
+    np.savez(tmp_path / "units.npz", **{**kept, "points/w6_n4": kept["points/w6_n4"] + 1})
+    assert check.main([str(tmp_path)]) == 1
 
 
 def _out(family: Any, cases: Any) -> list[Check]:

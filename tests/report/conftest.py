@@ -3,8 +3,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typed_frames import EDIT_TYPES, typed
 
+from piebench_masks.masks.method import CandidateBoxes
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.charts import dice_figure, pareto_figure
 from piebench_masks.report.draw import PAGE_COLOURS, draw, save, svg
@@ -108,6 +110,22 @@ def gallery_row() -> GalleryRow:
     )
 
 
+BOXES = CandidateBoxes(
+    points=torch.tensor([[0.25, 0.5], [0.75, 0.5]]),
+    boxes=torch.tensor(
+        [
+            [[0.125, 0.25, 0.375, 0.75], [0.0, 0.0, 0.5, 1.0]],
+            [[0.625, 0.25, 0.875, 0.75], [0.5, 0.0, 1.0, 1.0]],
+        ]
+    ),
+    values=torch.tensor([[1.5, 1.25], [0.75, 1.0]]),
+    best=torch.tensor([1, 0]),
+    kept=2,
+    by="loss",
+)
+"""Two points with two boxes each; the first box of the second point is kept."""
+
+
 HOSTILE = """<img src=x onerror="window.hacked=1"></script><script>window.hacked=1</script>"""
 HOSTILE += '<!-- \u2028 & "quotes"'
 
@@ -143,6 +161,7 @@ def rows(segmentation, editing) -> list[GalleryRow]:
                 dice={name: dice.loc[name, sample].tolist() for name in maps},
                 edits=edits,
                 scores={"ours": {"clip_edited": 20.5, "lpips_unedit_part": 0.0123}},
+                candidates={"ours": (BOXES, edits["ours"])} if number == 3 else {},
             )
         )
     return found

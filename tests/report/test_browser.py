@@ -381,3 +381,22 @@ def test_without_scripts_the_tables_are_there(opened):
     page = opened(java_script_enabled=False)
     assert page.get_by_role("cell", name="Overall").first.is_visible()
     assert page.locator("noscript").first.is_visible()
+
+
+def test_painted_boxes_are_drawn_over_the_source_with_their_losses(opened):
+    page = opened("#sample-s03")
+    figure = page.locator("#detail .candidates")
+    boxes = figure.locator("svg rect")
+    assert boxes.count() == 4 and figure.locator("svg .anchor").count() == 2
+    titles = figure.locator("svg title").all_text_contents()
+    assert titles[-2:] == ["point 1, loss 1.2500", "point 2, loss 0.7500"]  # drawn over all others
+    assert figure.locator("svg .best").count() == figure.locator("svg .kept").count() == 1
+    kept, source = (figure.locator(part).bounding_box() for part in ("svg .kept", "svg"))
+    assert kept["x"] - source["x"] == pytest.approx(0.625 * source["width"], abs=3)
+    assert kept["height"] == pytest.approx(0.5 * source["height"], abs=5)
+    assert figure.locator("td.best").all_text_contents() == ["1.2500", "0.7500"]
+    assert "the edit that is kept, loss 0.7500" in figure.inner_text()
+    page.keyboard.press("Escape")
+    page.evaluate("location.hash = '#sample-s04'")
+    assert page.locator("#detail[open] h2").inner_text() == "s04"
+    assert page.locator("#detail .candidates").count() == 0

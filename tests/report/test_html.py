@@ -208,3 +208,12 @@ def test_700_samples_take_bounded_space(large_row, rows, tmp_path):
     pictures = sum(path.stat().st_size for path in (page.parent / "images").iterdir())
     assert pictures < 6 * 15e3
     assert (page.parent / "samples" / "0000.js").stat().st_size < 40e3
+
+
+def test_boxes_that_were_painted_lie_in_their_samples_file(report):
+    tried = sample_data(report, 3)["candidates"]["ours"]
+    assert tried["points"] == [[0.25, 0.5], [0.75, 0.5]]
+    assert tried["boxes"][1] == [[0.625, 0.25, 0.875, 0.75], [0.5, 0, 1, 1]]
+    assert (tried["values"], tried["best"], tried["kept"]) == ([[1.5, 1.25], [0.75, 1]], [1, 0], 2)
+    assert (report.parent / "images" / tried["edit"]).is_file()
+    assert sample_data(report, 2)["candidates"] == {}

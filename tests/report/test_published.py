@@ -181,3 +181,8 @@ def test_other_scorers_make_the_editing_tables_void(
     for name in ("published_editing", "published_pareto"):
         assert "LPIPS is lpips_shapes_unedit_part" in tables[name].notes[0]
         assert "CLIP is clip_shapes_edited" in tables[name].notes[0]
+    table = tables["published_editing"].frame.set_index(["what", "score"])
+    other, same = (table.xs(s, level=1) for s in ("LPIPS outside ×10³ ↓", "PSNR outside ↑"))
+    assert other["ours"].isna().all() and same["ours"].notna().all()
+    assert other.loc["TurboEdit with ours", "published"] == 51.89
+    assert tables["published_pareto"].frame["ours"].isna().all()

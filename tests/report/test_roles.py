@@ -83,7 +83,7 @@ def same_table(table: Table, other: Table) -> None:
 
 
 def ends(name: str) -> set[str]:
-    return {f"{name}_low", f"{name}_high"}
+    return {f"{name}_low", f"{name}_high", f"{name}_n"}
 
 
 def test_renamed_columns_give_the_same_tables_and_figures(scores: Scores) -> None:

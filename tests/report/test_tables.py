@@ -161,6 +161,7 @@ def test_cost_is_summed_up_by_editor():
     )
     costs = costs.assign(seconds_inverse=0.25, seconds_forward=[0.5, 1.0, 0.0])
     table = cost_table(costs)
+    assert any("equal masks are one edit here" in note for note in table.notes)
     assert table.cells() == [
         ["b", "2", "5.0", "3.5", "8.5", "0.250", "0.750", "1.000"],
         ["a", "1", "2.0", "0.0", "2.0", "0.250", "0.000", "0.250"],
@@ -172,6 +173,7 @@ def test_editors_stand_beside_masks_the_best_mask_of_each_marked(editing, column
     table = editor_table(pd.concat([editing, other]), columns, {"ours": 0.5})
     assert list(table.formats) == ["score", "editor", "none", "ours", "oracle"]
     assert list(table.frame["editor"]) == ["turbo_edit", "b"] * 2
+    assert "equal ones as rounded here" in table.notes[0]
     assert list(table.frame["score"]) == ["LPIPS outside ×10³ ↓"] * 2 + ["CLIP edited ↑"] * 2
     assert table.frame["ours"][0] == pytest.approx(
         1e3 * slow_mean(editing, "lpips_unedit_part", method="ours", threshold=0.5)

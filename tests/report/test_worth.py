@@ -8,7 +8,13 @@ from typed_frames import typed
 
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.statistics import difference_interval, rank_correlation
-from piebench_masks.report.worth import gains, worth_figure, worth_sentence, worth_table
+from piebench_masks.report.worth import (
+    FEWEST,
+    gains,
+    worth_figure,
+    worth_sentences,
+    worth_table,
+)
 
 COLUMNS = {
     "lpips": Column("LPIPS outside", "down", 1e3, role="background"),
@@ -91,10 +97,11 @@ def test_the_answer_is_given_by_type_overall_and_in_a_sentence(
     found = gains(*scores, COLUMNS)
     frame = worth_table(found, COLUMNS).frame.set_index("edit_type")
     assert list(frame.index) == ["Random", "Change Object", "Overall"]
-    assert list(frame["n"]) == [60, 60, 120]
+    assert list(frame["lpips_n"]) == [30, 30, 60]
     assert frame.loc["Overall", "lpips_low"] > 0.8
     assert frame.loc["Overall", "target"] == pytest.approx(-1)
-    sentence = worth_sentence(found, COLUMNS)
+    [sentence] = worth_sentences(found, COLUMNS)
+    assert "by turbo_edit?" in sentence and "n = 60" in sentence
     assert "LPIPS outside: yes" in sentence and "Error to target: no, on the contrary" in sentence
     figure = worth_figure(found, COLUMNS)
     assert [chart.y for chart in figure.charts] == [
@@ -105,3 +112,32 @@ def test_the_answer_is_given_by_type_overall_and_in_a_sentence(
     (low, high) = figure.charts[0].limits[1] or (0, 0)
     assert len(series.points) == 10 and 110 <= len(series.dots) < 120
     assert all(low < y < high for _, y in series.dots)
+
+
+def test_each_score_counts_the_samples_that_have_it_and_few_give_no_answer(
+    scores: tuple[pd.DataFrame, pd.DataFrame],
+) -> None:
+    masks, edits = scores
+    first = set(list(masks["sample"].unique())[: FEWEST - 1])
+    few = edits.assign(target=edits["target"].where(edits["sample"].isin(first)))
+    found = gains(masks, few, COLUMNS)
+    overall = worth_table(found, COLUMNS).frame.iloc[-1]
+    assert (overall["lpips_n"], overall["target_n"]) == (60, FEWEST - 1)
+    assert overall["lpips"] > 0.8 and np.isnan(overall["target"])
+    [sentence] = worth_sentences(found, COLUMNS)
+    assert "LPIPS outside: yes" in sentence
+    assert "Error to target: too few samples to say (19, of 20 at least)" in sentence
+
+
+def test_editors_are_answered_for_one_by_one(scores: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    masks, edits = scores
+    other = edits.assign(editor="other", lpips=-edits["lpips"])  # gains turn into losses
+    found = gains(masks, pd.concat([edits, other], ignore_index=True), COLUMNS)
+    first, second = worth_sentences(found, COLUMNS)
+    assert "by turbo_edit?" in first and "LPIPS outside: yes" in first
+    assert "by other?" in second and "LPIPS outside: no, on the contrary" in second
+    frame = worth_table(found, COLUMNS).frame
+    assert list(frame["editor"]) == ["turbo_edit", "other"]
+    assert frame["lpips"].to_list() == pytest.approx([0.94, -0.94], abs=0.01)
+    figure = worth_figure(found, COLUMNS)
+    assert [series.name for series in figure.charts[0].series] == ["turbo_edit", "other"]

@@ -13,18 +13,8 @@ from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
 from piebench_masks.training.captions import ablated_words, tokenize
 from piebench_masks.training.model import MAX_TOKENS, write_tokenizers
 from piebench_masks.training.scenes import draw_pool, to_unit_range
-from piebench_masks.training.unet import grounding_loss, train_unet
-from piebench_masks.training.vae import build_vae, normalise_latents, train_vae
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pipeline folder after three steps of each phase."""
-    folder, work = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("work")
-    shared = {"device": "cpu", "steps": 3, "batch": 2, "learning_rate": 1e-3, "scenes": 8}
-    train_vae(folder, work, kl=1e-5, noise=0.1, channels=(8, 8, 8), **shared)
-    train_unet(folder, work, grounding=0.03, edits=8, channels=(32, 32), **shared)
-    return folder
+from piebench_masks.training.unet import grounding_loss
+from piebench_masks.training.vae import build_vae, normalise_latents
 
 
 def test_the_written_folder_is_an_sdxl_pipeline(trained: Path) -> None:

@@ -39,8 +39,9 @@ def load_folder(
 ) -> Parsed:
     """A sample for every line of ``root/prompts``, and the rejected lines.
 
-    A list ending in .jsonl holds an object a line, any other is CSV with a header; the columns are
-    those of ``FIELDS``. Paths are relative to ``root``; images may have any size, a mask is white
+    A list ending in .jsonl holds an object a line, one in .json is Learnable Regions'
+    {image: [source prompt, target prompt]}, any other is CSV with a header; the columns are those
+    of ``FIELDS``. Paths are relative to ``root``; images may have any size, a mask is white
     where to edit and as large as its image. Unless given, an id is the image's name, with the
     line's number where several lines share it.
 
@@ -52,7 +53,7 @@ def load_folder(
     listing = root / prompts
     try:
         text = listing.read_bytes().decode("utf-8-sig")
-        rows = _json_lines(text) if listing.suffix == ".jsonl" else _csv(text)
+        rows = READERS.get(listing.suffix, _csv)(text)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         why = (isinstance(error, OSError) and error.strerror) or error  # without the path again
         raise DataError(
@@ -107,10 +108,27 @@ def _json_lines(text: str) -> list[Any]:
     return rows
 
 
+def _json_object(text: str) -> list[Any]:
+    """An image without a pair of prompts lacks them, which ``check_entries`` says."""
+    pairs = json.loads(text, object_pairs_hook=_unique)
+    if not isinstance(pairs, dict):
+        raise ValueError("it is no object of {image: [source prompt, target prompt]}")
+    columns = list(FIELDS)[:3]
+    return [
+        dict(zip(columns, [image, *pair], strict=True))
+        if isinstance(pair, list) and len(pair) == 2
+        else {columns[0]: image}
+        for image, pair in pairs.items()
+    ]
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields := dict(pairs)) < len(pairs):
         raise ValueError("a name is given twice")
     return fields
+
+
+READERS = {".jsonl": _json_lines, ".json": _json_object}
 
 
 def _name(row: Any) -> str:

@@ -17,9 +17,12 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.backbone import Prompt
 from piebench_masks.errors import BenchmarkError
 
-Knows = Literal["nothing", "prompts", "word", "instruction", "type", "annotation", "unknown"]
+Knows = Literal[
+    "nothing", "prompts", "word", "instruction", "type", "scores", "annotation", "unknown"
+]
 """The leak level of a mask method, how much of the answer it is given: only the picture; both
-prompts too; PIE-Bench's blended word too; the instruction too; everything, with the annotated mask.
+prompts too; PIE-Bench's blended word too; the instruction too; both prompts, and CLIP's scores of
+edits under masks of its own, which tables may have too; everything, with the annotated mask.
 Of what was made elsewhere it may also be ``type``, the edit type too, or ``unknown``.
 """
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from piebench_masks.diffusion.pipelines import INDEX, read_index
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
-from piebench_masks.weights import first_cause, sought
+from piebench_masks.weights import WeightsError, first_cause, sought
 
 UNUSED = {"safety_checker", "feature_extractor", "image_encoder"}
 """Parts of a pipeline that no backbone and no editor looks at."""
@@ -52,7 +52,8 @@ def resolve_model(
     A hub model is downloaded on first use (only the files of ``variant``), later runs find it in
     ``cache_dir`` (None: the hub's default cache). setting: where the user set it; unused: parts of
     the pipeline that are not loaded.
-    Raises BenchmarkError, naming what was looked for, where, and the remedy.
+    Raises BenchmarkError, naming what was looked for, where, and the remedy; WeightsError where
+    the hub does not give it.
     """
     folder = Path(id).expanduser()
     if folder.is_dir():
@@ -71,7 +72,7 @@ def resolve_model(
             id, revision=revision, variant=variant, cache_dir=cache_dir, use_safetensors=True
         )
     except Exception as error:  # the hub client raises a dozen unrelated types
-        raise BenchmarkError(
+        raise WeightsError(
             f"Model {id} (variant {variant}) could not be loaded.\n"
             f"  looked for: {sought(id, revision, cache_dir)}\n"
             f"  what to do: check the network and the name, set {setting}.cache_dir to a cache "

@@ -269,7 +269,8 @@ class StableDiffusion:
         if not self._predicts_velocity:
             return prediction
         alpha = self._alphas.to(self.device)[t.long()].view(-1, 1, 1, 1)
-        return alpha.sqrt() * prediction + (1 - alpha).sqrt() * z
+        latents = z[:, : prediction.shape[1]]  # an inpainting model's input has more channels
+        return alpha.sqrt() * prediction + (1 - alpha).sqrt() * latents
 
 
 def _provides(channels: int, few_steps: bool) -> frozenset[Capability]:

@@ -173,9 +173,8 @@ def check_needs(
     missing = [need for need in editor.needs or () if need not in provides]
     if missing:
         raise BenchmarkError(
-            f"editor {name} needs {' and '.join(missing)}, which {model} does not provide (it "
-            f"provides {', '.join(sorted(provides)) or 'nothing'}): choose another model, or leave "
-            f"{name} out{FEW_STEPS if 'few_steps' in missing else ''}"
+            f"editor {name} needs {' and '.join(missing)}, which {model} does not provide: choose "
+            f"another model, or leave {name} out{FEW_STEPS if 'few_steps' in missing else ''}"
         )
 
 

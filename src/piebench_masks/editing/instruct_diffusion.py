@@ -15,7 +15,14 @@ from torch import Tensor
 
 from piebench_masks.diffusion.backbone import Backbone, Capability, Conditioning
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
-from piebench_masks.editing.instructed import Encoded, InstructedModel, fitted, instructions
+from piebench_masks.editing.instructed import (
+    Encoded,
+    encoded,
+    fitted,
+    instructed_model,
+    instructions,
+)
+from piebench_masks.editing.own_model import OwnModel
 from piebench_masks.identity import NO_OUTPUT
 
 NOISIEST = 999
@@ -53,20 +60,20 @@ class InstructDiffusion(Editor):
         return self.model.identity()
 
     @cached_property
-    def model(self) -> InstructedModel:
-        return InstructedModel(
+    def model(self) -> OwnModel:
+        return instructed_model(
             "editor.instruct_diffusion",
             self.id,
             "a folder of InstructDiffusion that diffusers converted from its checkpoint",
-            self.revision,
-            self.variant,
-            self.cache_dir,
-            self.rows,
-            self.dtype,
+            revision=self.revision,
+            variant=self.variant,
+            cache_dir=self.cache_dir,
+            rows=self.rows,
+            dtype=self.dtype,
         )
 
     def invert(self, backbone: Backbone, sources: Sources) -> Encoded:
-        return self.model.encode(backbone, sources)
+        return encoded(self.model, backbone, sources)
 
     def edit(
         self,

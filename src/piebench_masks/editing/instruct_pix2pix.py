@@ -14,7 +14,14 @@ from torch import Tensor
 from piebench_masks.batching import Blocks
 from piebench_masks.diffusion.backbone import Backbone, Capability
 from piebench_masks.editing.editor import Edited, Editor, Sampled, Sources, decoded
-from piebench_masks.editing.instructed import Encoded, InstructedModel, fitted, instructions
+from piebench_masks.editing.instructed import (
+    Encoded,
+    encoded,
+    fitted,
+    instructed_model,
+    instructions,
+)
+from piebench_masks.editing.own_model import OwnModel
 from piebench_masks.identity import NO_OUTPUT
 
 
@@ -48,20 +55,20 @@ class InstructPix2Pix(Editor):
         return self.model.identity()
 
     @cached_property
-    def model(self) -> InstructedModel:
-        return InstructedModel(
+    def model(self) -> OwnModel:
+        return instructed_model(
             "editor.instruct_pix2pix",
             self.id,
             "timbrooks/instruct-pix2pix, or a folder of InstructPix2Pix",
-            self.revision,
-            self.variant,
-            self.cache_dir,
-            self.rows,
-            self.dtype,
+            revision=self.revision,
+            variant=self.variant,
+            cache_dir=self.cache_dir,
+            rows=self.rows,
+            dtype=self.dtype,
         )
 
     def invert(self, backbone: Backbone, sources: Sources) -> Encoded:
-        return self.model.encode(backbone, sources)
+        return encoded(self.model, backbone, sources)
 
     def edit(
         self,

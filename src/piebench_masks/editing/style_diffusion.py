@@ -83,6 +83,10 @@ class StyleDiffusion(Editor):
         """What stands for the picture's encoder in artifact keys."""
         return self.encoder.identity()
 
+    def load(self) -> None:
+        """Load the picture's encoder: WeightsError."""
+        self.encoder.load()
+
     @cached_property
     def encoder(self) -> Clip:
         return Clip(model=self.clip, pretrained=self.pretrained)

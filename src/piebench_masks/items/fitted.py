@@ -7,7 +7,6 @@ has changed (D-Edit, arXiv 2403.04880).
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from piebench_masks.items.attention import ItemTexts
 from piebench_masks.items.partition import Partition
 from piebench_masks.items.tokens import ItemPrompt, item_texts
 from piebench_masks.packing import pack_tensors, unpack_facts
-from piebench_masks.temporary import temporary_name
+from piebench_masks.temporary import write_whole
 
 FORMAT = "fitted items 1"
 REFERENCE_SIZE = 1024
@@ -235,19 +234,3 @@ def load_fitted(path: Path, model: str) -> Fitted:
             "fit the picture to this one"
         )
     return fitted
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there. Raises BenchmarkError."""
-    temporary = path.parent / temporary_name()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise BenchmarkError(
-            f"{path} cannot be written ({error}): free space or allow writing there, then run again"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()

@@ -25,13 +25,7 @@ from piebench_masks.diffusion.stable_diffusion import StableDiffusion
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.items.edits import ItemEdit, ItemEditor
 from piebench_masks.items.fit import Picture, fit, fit_identity, partition_identity
-from piebench_masks.items.fitted import (
-    FitSettings,
-    Fitted,
-    load_fitted,
-    save_fitted,
-    write_whole,
-)
+from piebench_masks.items.fitted import FitSettings, Fitted, load_fitted, save_fitted
 from piebench_masks.items.mask_edits import NOBODY, Move, fill, ring
 from piebench_masks.items.overview import Panel, outlined, overview, tinted
 from piebench_masks.items.partition import (
@@ -48,7 +42,7 @@ from piebench_masks.items.segment import REST, Panoptic, text_items
 from piebench_masks.masks.segmenter import Segmenter
 from piebench_masks.packing import ORIGIN
 from piebench_masks.provenance import provenance
-from piebench_masks.temporary import sweep_temporaries
+from piebench_masks.temporary import sweep_temporaries, write_whole
 from piebench_masks.weights import packaged
 
 log = logging.getLogger(__name__)

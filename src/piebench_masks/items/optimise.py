@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.items.fitted import write_whole
 from piebench_masks.packing import pack_tensors, unpack_facts
+from piebench_masks.temporary import write_whole
 
 log = logging.getLogger(__name__)
 MOMENTS = "exp_avg", "exp_avg_sq"

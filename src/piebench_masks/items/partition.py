@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from colorsys import hsv_to_rgb
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from piebench_masks.data.external_masks import load_external_mask
 from piebench_masks.data.images import MAX_PIXELS, load_image
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.temporary import temporary_name
+from piebench_masks.temporary import write_whole
 
 MAX_ITEMS = 255
 """An index file has one byte a pixel."""
@@ -194,7 +194,7 @@ def write_index(folder: Path, items: Partition, *, edited: bool = False) -> Path
     text.add_text(NAMES, json.dumps(items.names))
     png = io.BytesIO()
     image.save(png, "PNG", pnginfo=text)
-    _write(path, png.getvalue())
+    write_whole(path, png.getvalue())
     return path
 
 
@@ -209,7 +209,7 @@ def write_masks(folder: Path, items: Partition, *, edited: bool = False) -> list
     for path, mask in zip(paths, items.masks.numpy(), strict=True):
         npy = io.BytesIO()
         np.save(npy, mask)
-        _write(path, npy.getvalue())
+        write_whole(path, npy.getvalue())
     return paths
 
 
@@ -281,22 +281,6 @@ def _refuse_others(folder: Path, edited: bool, paths: Sequence[Path]) -> None:
         raise PartitionError(
             f"{folder} already has masks ({', '.join(others)}): remove them, or take another folder"
         )
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.parent / temporary_name()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise PartitionError(
-            f"{path} cannot be written ({error}): free space or allow writing there, or shorten "
-            "the item's name"
-        ) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def sample(
     groups = [no_texts(backbone, texts.masks), texts]
     end = settings.strength * settings.steps
     for i, (level, following) in enumerate(schedule(backbone, settings.steps)):
-        eps = _guided(backbone, x, level, groups, settings.guidance)
+        eps = _guided(backbone, x, level, groups, settings.guidance, compat)
         if backbone.text.is_xl:
             deviation = ddpm_variance(level, following) ** 0.5
             x = posterior_mean(x, eps, level, following) + deviation * draws.normal()
@@ -121,10 +121,15 @@ def sample(
 
 
 def _guided(
-    backbone: StableDiffusion, x: Tensor, level: Level, groups: Sequence[ItemTexts], guidance: float
+    backbone: StableDiffusion,
+    x: Tensor,
+    level: Level,
+    groups: Sequence[ItemTexts],
+    guidance: float,
+    compat: Compat,
 ) -> Tensor:
     """groups: of unconditional and of conditional rows."""
-    wanted = [1] if guidance == 1 else [0, 1]
+    wanted = [1] if guidance == 1 and compat == "exact" else [0, 1]
     owner = torch.tensor(wanted).repeat_interleave(len(x))
     rows = x.repeat(len(wanted), 1, 1, 1)
     timesteps = torch.full((len(rows),), int(level.timestep))

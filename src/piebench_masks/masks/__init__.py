@@ -18,6 +18,7 @@ from piebench_masks.masks.noise_based import NoiseBased
 from piebench_masks.masks.ours import Ours
 from piebench_masks.masks.record import MapError, Record
 from piebench_masks.masks.relevance import Relevance
+from piebench_masks.masks.saliency import Saliency
 from piebench_masks.masks.sam3 import Sam3
 from piebench_masks.masks.words import BlendedWord, TargetWords
 
@@ -26,7 +27,7 @@ SEGMENTERS: dict[str, MapMethod] = {
     "sam3": Sam3(),
     "grounded_sam": GroundedSam(),
 }
-"""Those of METHODS whose default weights come from the Hugging Face hub."""
+"""Those of METHODS that look for words, whose default weights come from the Hugging Face hub."""
 
 METHODS: dict[str, MapMethod] = {
     "ours": Ours(),
@@ -44,9 +45,14 @@ METHODS: dict[str, MapMethod] = {
     "clusters": Clusters(),
     "chord": Chord(),
     **SEGMENTERS,
+    "saliency": Saliency(),
     **BASELINES,
 }
-"""The methods of this package under their usual names, with their default settings."""
+"""The methods of this package under their usual names, with their default settings.
+
+Those that paint with an editor stand apart, in `masks.regions` and `masks.regions_reference`:
+editors import this module.
+"""
 
 __all__ = [
     "BASELINES",
@@ -66,5 +72,6 @@ __all__ = [
     "Needs",
     "Record",
     "Relevance",
+    "Saliency",
     "Sam3",
 ]

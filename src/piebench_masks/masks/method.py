@@ -4,15 +4,17 @@ Maps are soft, on their native grid. Must not know files, configuration or any s
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from piebench_masks.data.scene import Knows
+from piebench_masks.diffusion.backbone import Backbone
+from piebench_masks.editing.editor import Sources
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import NO_OUTPUT
 from piebench_masks.masks.binarize import BINARIZERS, Binarizer
@@ -30,6 +32,44 @@ class PostProcessor(Protocol):
     """
 
     def __call__(self, soft_map: Tensor, record: Record) -> Tensor: ...
+
+
+class Painted(NamedTuple):
+    """Candidates of one sample: what was measured of them, by name, on the CPU, and the edits,
+    uint8 [N, H, W, 3].
+    """
+
+    measurements: dict[str, Tensor]
+    edits: Tensor
+
+
+class CandidateBoxes(NamedTuple):
+    """Boxes that were painted, as a report draws them; lengths are shares of the picture's side.
+
+    points: (x, y) of the P anchors, [P, 2]; boxes: (x1, y1, x2, y2) of S boxes each, [P, S, 4];
+    values: what they are chosen by, [P, S], a loss or a score; best: the size of each anchor's best
+    box, long [P]; kept: the number of the chosen edit among the P * S.
+    """
+
+    points: Tensor
+    boxes: Tensor
+    values: Tensor
+    best: Tensor
+    kept: int
+    by: Literal["loss", "score"]
+
+
+class Candidates(Protocol):
+    """Edits that a method paints and scores before it makes a map: a frozen dataclass.
+
+    A stage of its own keeps them, whatever map is made of them later.
+    """
+
+    def load(self, device: torch.device) -> None:
+        """Load the networks, so that what is wrong with them ends a run at once."""
+
+    def __call__(self, backbone: Backbone, sources: Sources, seed: int) -> Painted:
+        """Of one sample; seed: the sample's own. MapError where there are none."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +142,15 @@ class MapMethod:
 
     def load(self, device: torch.device) -> None:
         """Load networks of the method's own, so that what is wrong with them ends a run at once."""
+
+    @property
+    def candidates(self) -> Candidates | None:
+        """What is painted and scored before a map; None: nothing."""
+        return None
+
+    def candidate_boxes(self, measured: Mapping[str, Tensor]) -> CandidateBoxes | None:
+        """Of what was measured of a sample's candidates; None: they are no boxes."""
+        return None
 
     @property
     def cutter(self) -> Binarizer:

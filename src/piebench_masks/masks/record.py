@@ -88,7 +88,8 @@ class Record:
     scene: what its leak level (``knows``) shows; recordings: by condition and level, for ``at``;
     map_size: the side of maps that come from no recording; seed: the sample's own; device: where a
     network of the method's own belongs; external: of a mask made elsewhere, float32 [h, w] in
-    [0, 1]; tokenize: a text's token ids, with BOS and EOS.
+    [0, 1]; candidates: what was painted and scored for the method, as its own `Candidates` gave
+    it; tokenize: a text's token ids, with BOS and EOS.
     """
 
     scene: Scene
@@ -98,6 +99,7 @@ class Record:
     compat: Compat = "exact"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     external: Tensor | None = None
+    candidates: Mapping[str, Tensor] = field(default_factory=dict)
     tokenize: Callable[[str], Sequence[int]] | None = None
 
     def at(self, condition: Condition, level: float | None = None) -> Recording:

@@ -13,8 +13,9 @@ from piebench_masks.data.scene import Scene
 from piebench_masks.diffusion.backbone import Backbone, Posterior
 from piebench_masks.diffusion.ddpm import start_timestep
 from piebench_masks.diffusion.prompt_diff import Compat
+from piebench_masks.editing.editor import Sources
 from piebench_masks.errors import BenchmarkError
-from piebench_masks.masks.method import MapMethod
+from piebench_masks.masks.method import MapMethod, Painted
 from piebench_masks.masks.record import MapError, Record
 from piebench_masks.masks.rows import Answers, Cell, SampleMode, cells
 from piebench_masks.masks.texts import SceneTexts
@@ -22,6 +23,8 @@ from piebench_masks.masks.texts import SceneTexts
 T = TypeVar("T")
 Plan = list[list[Cell]]
 """The rows of a method, and of each of its post-processors, for one scene."""
+Measured = Mapping[str, Sequence[Mapping[str, Tensor] | BenchmarkError]]
+"""For each method that paints candidates what was measured of each scene's, or why not."""
 External = Mapping[str, Sequence[Tensor | BenchmarkError]]
 """For each method whose masks were made elsewhere one mask [h, w] a scene, or why not."""
 
@@ -37,6 +40,10 @@ class Cost(NamedTuple):
     seconds: float
 
 
+PAINTED_COSTS = ("unet_rows", "seconds")
+"""Of a scene's candidates, among what was measured of them."""
+
+
 class SoftMaps(dict[str, list[Tensor | BenchmarkError]]):
     """For each method one map [g, g] a sample, or why there is none; costs: of each, likewise."""
 
@@ -47,6 +54,22 @@ class SoftMaps(dict[str, list[Tensor | BenchmarkError]]):
 def needs_model(methods: Mapping[str, MapMethod]) -> bool:
     """Whether any of the methods looks at a row of the U-Net."""
     return any(needs.parts for method in methods.values() for needs in method.all_needs)
+
+
+@torch.no_grad()
+def painted(method: MapMethod, backbone: Backbone, sources: Sources, seed: int) -> Painted:
+    """The method's candidates of one scene, with their ``unet_rows`` and ``seconds``.
+
+    seed: the run's.
+    """
+    assert method.candidates is not None
+    (scene,) = sources.scenes
+    known = Sources([scene.as_known(method.knows)], sources.posterior)
+    rows, started = backbone.counts["unet_rows"], perf_counter()
+    found = method.candidates(backbone, known, _sample_seed(seed, scene.id))
+    cost = backbone.counts["unet_rows"] - rows, perf_counter() - started
+    cost_tensors = dict(zip(PAINTED_COSTS, map(torch.tensor, cost), strict=True))
+    return Painted({**found.measurements, **cost_tensors}, found.edits)
 
 
 @torch.no_grad()  # and not inference mode: a method may optimise something of its own
@@ -65,12 +88,14 @@ def soft_maps(
     map_size: int | None = None,
     device: torch.device | str = "cpu",
     external: External | None = None,
+    measured: Measured | None = None,
 ) -> SoftMaps:
     """Every method's soft map of every scene, float32 [g, g] on the CPU (methods.md, section 2).
 
     backbone and posterior, one of each scene: None where no method needs the model; then map_size
     and device take the place of the backbone's. noise_dtype: float16 draws the noise stream of the
-    reference's published masks. external: what ``Record.external`` is, by method.
+    reference's published masks. external: what ``Record.external`` is, by method. measured: what
+    ``Record.candidates`` is; None: they are painted here.
     Where a method has no map for a scene, the error stands in its place and all others go on.
     Raises BenchmarkError for a strength outside the schedule.
     """
@@ -85,8 +110,24 @@ def soft_maps(
             given = external[name][i]
         if isinstance(given, BenchmarkError):
             return _Task(scene, None, given)
+        candidates = _tried(name, _candidates, name, methods[name], i)
+        if isinstance(candidates, BenchmarkError):
+            return _Task(scene, None, candidates)
         plan = _tried(name, _plan, methods[name], backbone, scene, i, num_repeat, strength, compat)
-        return _Task(scene, given, plan)
+        return _Task(scene, given, plan, candidates)
+
+    def _candidates(name: str, method: MapMethod, i: int) -> Mapping[str, Tensor]:
+        if method.candidates is None:
+            return {}
+        if measured is not None:
+            found = measured[name][i]
+            if isinstance(found, BenchmarkError):
+                raise found
+            return found
+        if backbone is None or posterior is None:
+            raise BenchmarkError("the method paints: give soft_maps backbone and posterior")
+        sources = Sources([scenes[i]], posterior[i : i + 1])
+        return painted(method, backbone, sources, seed).measurements
 
     tasks = {name: [task(name, i) for i in range(len(scenes))] for name in methods}
     started = perf_counter()
@@ -111,6 +152,7 @@ def soft_maps(
             compat=compat,
             device=backbone.device if backbone else torch.device(device),
             external=task.given,
+            candidates=task.candidates,
             tokenize=backbone.tokenize if backbone else None,
         )
 
@@ -119,21 +161,34 @@ def soft_maps(
         started = perf_counter()
         maps[name] = _maps(name, method, tasks[name], record)
         own = (perf_counter() - started) / max(1, len(scenes))
-        rows = [task.row_count for task in tasks[name]]
-        maps.costs[name] = [Cost(n, method.forwards, n * seconds_a_row + own) for n in rows]
+        maps.costs[name] = [
+            Cost(
+                task.row_count + int(task.painting("unet_rows")),
+                method.forwards,
+                task.row_count * seconds_a_row + own + task.painting("seconds"),
+            )
+            for task in tasks[name]
+        ]
     return maps
 
 
 class _Task(NamedTuple):
-    """One method on one scene: what it sees, a mask made elsewhere, and its rows or why not."""
+    """One method on one scene: what it sees, a mask made elsewhere, its rows or why not, and what
+    was measured of its candidates.
+    """
 
     scene: Scene
     given: Tensor | None
     plan: Plan | BenchmarkError
+    candidates: Mapping[str, Tensor] = {}
 
     @property
     def cells(self) -> list[Cell]:
         return [] if isinstance(self.plan, BenchmarkError) else list(chain(*self.plan))
+
+    def painting(self, cost: str) -> float:
+        """What its candidates cost."""
+        return self.candidates[cost].item() if cost in self.candidates else 0
 
     @property
     def row_count(self) -> int:

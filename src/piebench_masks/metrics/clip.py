@@ -129,17 +129,36 @@ class Clip:
         """open_clip's model on the device."""
         return self._open_clip[0]
 
+    @property
+    def tokenizer(self) -> Any:
+        """open_clip's tokenizer of the model."""
+        return self._open_clip[2]
+
     @cached_property
     def _open_clip(self) -> tuple[Any, Any, Any]:
         """Model, preprocessing of images and tokenizer."""
         import open_clip  # importing it takes seconds, which a cached run need not wait
 
         with self._loading():
+            self._download()
             network, preprocess = open_clip.create_model_from_pretrained(
                 self.model, self.pretrained
             )
             tokenizer = open_clip.get_tokenizer(self.model)
         return network.eval().requires_grad_(False).to(self.device), preprocess, tokenizer
+
+    def _download(self) -> None:
+        """The weights, where they are the hub's, into its cache. It fails at once where open_clip's
+        own requests are repeated for minutes.
+        """
+        from huggingface_hub import snapshot_download
+        from open_clip.pretrained import HF_SAFE_WEIGHTS_NAME, get_pretrained_cfg
+
+        tag = get_pretrained_cfg(self.model, self.pretrained) if self.pretrained else {}
+        repository, _, file = tag.get("hf_hub", "").rpartition("/")
+        if repository:
+            name = f"{Path(file).stem}.safetensors" if file else HF_SAFE_WEIGHTS_NAME
+            snapshot_download(repository, allow_patterns=[name])
 
     def _loading(self) -> Any:
         return loading(

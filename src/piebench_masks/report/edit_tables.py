@@ -197,6 +197,8 @@ def cost_table(costs: pd.DataFrame) -> Table:
         },
         notes=(
             "NFE: U-Net evaluations. Inverse: once for all masks of a sample. Forward: each mask.",
+            "What is equal is computed once: a sample's equal masks are one edit here, and editors "
+            "with equal settings share their edits.",
             "Seconds as measured when the edits were made, batches divided by their samples or "
             "edits, decoding included: they differ from run to run and from device to device.",
         ),
@@ -237,7 +239,7 @@ def editor_table(
             "editor": Format("Editor"),
             **{m: Format("no mask" if m == "none" else m, digits=2) for m in methods},
         },
-        notes=(TRIVIAL,),
+        notes=("The best masks of each row are marked, equal ones as rounded here.", TRIVIAL),
         best=frozenset(best),
         sections=frozenset(sections - {0}),
     )

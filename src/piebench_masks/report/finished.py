@@ -24,7 +24,7 @@ from piebench_masks.report.methods import (
 from piebench_masks.report.overview import overview_table
 from piebench_masks.report.protocol_tables import ProtocolScores, protocol_table
 from piebench_masks.report.table import Table
-from piebench_masks.report.worth import gains, worth_sentence, worth_table
+from piebench_masks.report.worth import gains, worth_sentences, worth_table
 
 MEASURED = ("cost", "overview")
 """Tables with seconds, the only numbers that a run does not repeat."""
@@ -126,6 +126,6 @@ def summary(scores: Scores, samples: int) -> list[str]:
             f"Closest to the annotated masks is {first}, with a mean Dice of {value:.2f} at "
             f"threshold {threshold:.3g}{f' (then {then})' if then else ''}."
         )
-    if scores.gains and (answer := worth_sentence(scores.gains, scores.columns)):
-        sentences.append(answer)
+    if scores.gains:
+        sentences += worth_sentences(scores.gains, scores.columns)
     return sentences

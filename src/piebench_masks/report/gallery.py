@@ -5,13 +5,14 @@ Gets arrays and returns or writes images; must not know stores, stages or models
 
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import binary_erosion
 
+from piebench_masks.masks.method import CandidateBoxes
 from piebench_masks.report.methods import at_thresholds
 
 _OUTLINE = (255, 225, 70)
@@ -29,6 +30,7 @@ class GalleryRow:
     without a mask, where there are several editors by "editor, mask method". ``levels`` has for
     each scored threshold what the upsampled map must exceed to be in the mask, ``dice`` (with an
     annotated mask) the Dice of each; ``masks`` are those at the ``cut``-th threshold.
+    ``candidates``: the boxes that a mask method has painted, with the edit that it keeps.
     """
 
     sample_id: str
@@ -46,6 +48,7 @@ class GalleryRow:
     dice: Mapping[str, Sequence[float]]
     edits: Mapping[str, np.ndarray]
     scores: Mapping[str, Mapping[str, float]]
+    candidates: Mapping[str, tuple[CandidateBoxes, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

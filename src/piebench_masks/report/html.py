@@ -25,6 +25,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from piebench_masks.data.rle import encode_runs
+from piebench_masks.masks.method import CandidateBoxes
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.gallery import GalleryRow, heat_colours
 from piebench_masks.report.names import header
@@ -174,10 +175,13 @@ def _write_sample(
         for edit, values in row.scores.items()
     }
     runs = None if row.annotated is None else encode_runs(row.annotated)
+    candidates = {
+        method: _boxes(boxes) | {"edit": picture(edit)}
+        for method, (boxes, edit) in row.candidates.items()
+    }
     path = parts["samples"] / f"{number:04d}.js"
-    path.write_text(
-        f"showSample({number},{_json({'runs': runs, 'maps': maps, 'scores': scores})})\n", "utf-8"
-    )
+    data = {"runs": runs, "maps": maps, "scores": scores, "candidates": candidates}
+    path.write_text(f"showSample({number},{_json(data)})\n", "utf-8")
     written.add(path)
     return {
         "id": row.sample_id,
@@ -188,6 +192,18 @@ def _write_sample(
         "target": None if row.target is None else picture(row.target),
         "edits": {edit: picture(image) for edit, image in row.edits.items()},
         "dice": {m: [_number(value, 3) for value in of] for m, of in row.dice.items()},
+    }
+
+
+def _boxes(candidates: CandidateBoxes) -> dict[str, Any]:
+    """As numbers in lists: places in shares of the picture's side."""
+    return {
+        "points": candidates.points.double().numpy().round(4).tolist(),
+        "boxes": candidates.boxes.double().numpy().round(4).tolist(),
+        "values": [[_number(value, 4) for value in of] for of in candidates.values.tolist()],
+        "best": candidates.best.tolist(),
+        "kept": candidates.kept,
+        "by": candidates.by,
     }
 
 

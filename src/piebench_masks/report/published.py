@@ -19,16 +19,18 @@ from piebench_masks.report.names import header
 from piebench_masks.report.statistics import bootstrap, interpolated
 from piebench_masks.report.table import Format, Table
 
-STAND_INS: Mapping[str, tuple[Role, str]] = {
-    "lpips_unedit_part": ("background", "outside"),
-    "clip_edited": ("edit", "inside"),
-    "clip_whole": ("edit", "whole"),
+STAND_INS: Mapping[str, tuple[Role, str, str]] = {
+    "lpips_unedit_part": ("background", "outside", "LPIPS outside ×10³ ↓"),
+    "clip_edited": ("edit", "inside", "CLIP edited ↑"),
+    "clip_whole": ("edit", "whole", "CLIP whole ↑"),
 }
-"""By published column role and part of the picture of what stands beside it, and makes the
-comparison void, where the run did not score with the published metric. Others have none.
+"""By published column role and part of the picture of what a run may have in its place, which makes
+the comparison void and gives no value of ours; and the published heading. Others have none.
 """
 COMPARED = {"LPIPS": "lpips_unedit_part", "CLIP": "clip_edited"}
 """The metrics without which a comparison is void."""
+MISSING = (np.nan,) * 3
+"""In the place of a mean and the ends of its interval."""
 TURBO = "sdxl_turbo"
 MODELS = {TURBO: "SDXL-Turbo", "sd14": "Stable Diffusion 1.4", "sd15": "Stable Diffusion 1.5"}
 """What the numbers were published of, by the names that models have here."""
@@ -144,8 +146,13 @@ def _column(columns: Mapping[str, Column], name: str) -> str | None:
     """The column of that published metric, else the one that stands in its place."""
     if name in columns or name not in STAND_INS:
         return name if name in columns else None
-    alike = (n for n, c in columns.items() if (c.role, c.part) == STAND_INS[name])
+    alike = (n for n, c in columns.items() if (c.role, c.part) == STAND_INS[name][:2])
     return next(alike, None)
+
+
+def _score(columns: Mapping[str, Column], name: str) -> str:
+    """The heading of a published metric."""
+    return header(columns[name]) if name in columns else STAND_INS[name][2]
 
 
 def _dice(segmentation: pd.DataFrame) -> Iterable[Row]:
@@ -177,8 +184,8 @@ def _editing(
             column = _column(columns, name)
             if column is not None and column in group and not pd.isna(line[name]):
                 values = group.sort_values("sample")[column].to_numpy(float)
-                mean = _mean(values * columns[column].scale)
-                row = _row(line["label"], header(columns[column]), line[name], mean, line)
+                mean = _mean(values * columns[column].scale) if column == name else MISSING
+                row = _row(line["label"], _score(columns, name), line[name], mean, line)
                 other = model not in (None, line["model"])
                 yield row | dict.fromkeys(DIFFERENCE if other else (), np.nan)
 
@@ -196,10 +203,11 @@ def _pareto(editing: pd.DataFrame, columns: Mapping[str, Column]) -> Iterable[Ro
             continue
         at = line["lpips_unedit_part"].to_numpy()
         curves = wide[x].to_numpy(float) * columns[x].scale, wide[y].to_numpy(float)
-        points = interpolated(*curves, at)
+        is_same = (x, y) == ("lpips_unedit_part", "clip_edited")
+        points = interpolated(*curves, at) if is_same else np.full((len(at), 3), np.nan)
         for point, mean in zip(line.to_dict("records"), points, strict=True):
             what = f"{method} at LPIPS {point['lpips_unedit_part']:.2f}"
-            yield _row(what, header(columns[y]), point["clip_edited"], mean, point)
+            yield _row(what, _score(columns, "clip_edited"), point["clip_edited"], mean, point)
 
 
 def _mean(values: np.ndarray) -> tuple[float, float, float]:

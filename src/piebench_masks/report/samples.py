@@ -16,6 +16,7 @@ from piebench_masks.data.sample import Sample
 from piebench_masks.diffusion.prompt_diff import Compat
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks.binarize import BINARIZERS, Binarizer, rescale
+from piebench_masks.masks.method import CandidateBoxes
 from piebench_masks.metrics.column import Column
 from piebench_masks.report.finished import Scores
 from piebench_masks.report.gallery import GalleryRow, select_samples
@@ -23,6 +24,7 @@ from piebench_masks.report.html import Sweep
 from piebench_masks.report.methods import BASELINES, at_thresholds
 from piebench_masks.run import Run
 from piebench_masks.settings import UNMASKED
+from piebench_masks.stages.candidates import read_candidate, read_candidates
 from piebench_masks.stages.cases import edit_case, resized
 from piebench_masks.stages.edit import has_edit
 from piebench_masks.stages.latents import image_file
@@ -132,7 +134,20 @@ class StoredSamples:
             },
             edits=edits,
             scores={name: scores[name] for name in edits if name in scores},
+            candidates=dict(self._candidates(sample)),
         )
+
+    def _candidates(
+        self, sample: Sample
+    ) -> Iterator[tuple[str, tuple[CandidateBoxes, np.ndarray]]]:
+        """By method the boxes that were painted, and the edit that is kept of them."""
+        for name in self.run.painting:
+            measured = read_candidates(self.run, name, sample)
+            boxes = measured and self.run.methods[name].candidate_boxes(measured)
+            if boxes:
+                edit = read_candidate(self.run, name, sample, boxes.kept)
+                if edit is not None:
+                    yield name, (boxes, edit)
 
     def _shown_variants(self, sample: Sample, methods: set[str]) -> Iterator[Variant]:
         """The unmasked edits, those made elsewhere, and under each method's mask the best one."""

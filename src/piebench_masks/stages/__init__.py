@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from piebench_masks.data.sample import Sample
 from piebench_masks.run import Run
+from piebench_masks.stages.candidates import Tried
 from piebench_masks.stages.edit import Edit
 from piebench_masks.stages.maps import Maps
 from piebench_masks.stages.masks import Cuts
@@ -14,7 +15,10 @@ from piebench_masks.stages.written import Written
 
 STAGES: dict[str, Callable[[Run, Sequence[Sample]], list[Stage]]] = {
     "parse": lambda run, samples: [Written(run, samples, writer) for writer in run.writers],
-    "masks": lambda run, samples: [Maps(run, samples)],
+    "masks": lambda run, samples: [
+        *(Tried(run, samples, method) for method in run.painting),
+        Maps(run, samples),
+    ],
     "edit": lambda run, samples: [
         *([Cuts(run, samples)] if run.editors else []),
         *(Edit(run, samples, editor) for editor in run.editors),

@@ -1,6 +1,6 @@
 """Stage 2: a soft map for every sample and method, stored raw at its native grid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ from piebench_masks.data.scene import Knows
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import files_identity
 from piebench_masks.masks import MapMethod
-from piebench_masks.masks.external import External
-from piebench_masks.masks.soft_maps import Cost, SoftMaps, needs_model, soft_maps
+from piebench_masks.masks.external import External as ExternalMethod
+from piebench_masks.masks.soft_maps import (
+    Cost,
+    External,
+    Measured,
+    SoftMaps,
+    needs_model,
+    soft_maps,
+)
 from piebench_masks.run import Run, once
 from piebench_masks.settings import EXTERNAL
+from piebench_masks.stages.candidates import candidates_folder, read_candidates
 from piebench_masks.stages.latents import Source, latents_folder, load_sources, posteriors
 from piebench_masks.stages.stage import Batch, Failure, Work
 from piebench_masks.store import Folder
@@ -32,6 +40,7 @@ READS: dict[Knows, tuple[str, ...]] = {
     "word": ("image", "prompts", "blended_word"),
     "instruction": ("image", "prompts", "instruction"),
     "type": ("image", "prompts", "blended_word"),
+    "scores": ("image", "prompts"),
     **dict.fromkeys(
         ("annotation", "unknown"), ("image", "prompts", "blended_word", "instruction", "mask")
     ),
@@ -63,6 +72,8 @@ def map_folder(run: Run, name: str) -> Folder:
             parameters["draws"] = cfg.num_repeat
         if any(None in part.levels for part in needs):
             parameters["strength"] = cfg.strength
+    elif method.candidates is not None:
+        parameters["candidates"] = candidates_folder(run, name).key
     else:
         parameters["image_size"] = run.sizes[0]
     return run.folder("maps", parameters)
@@ -86,7 +97,7 @@ def map_name(run: Run, name: str, sample: Sample) -> str:
 
 
 def is_external(method: MapMethod) -> bool:
-    return isinstance(method, External)
+    return isinstance(method, ExternalMethod)
 
 
 def _external_file(run: Run, name: str, image_path: str, sample_id: str) -> Path:
@@ -108,6 +119,13 @@ def _external_mask(run: Run, name: str, sample: Sample) -> Tensor | BenchmarkErr
         return torch.from_numpy(load_external_mask(file))
     except BenchmarkError as error:
         return error
+
+
+def _measured(run: Run, name: str, sample: Sample) -> Mapping[str, Tensor] | BenchmarkError:
+    found = read_candidates(run, name, sample)
+    if found is None:
+        return BenchmarkError("its candidates could not be painted; the failure before says why")
+    return found
 
 
 def has_map(run: Run, name: str, sample: Sample) -> bool:
@@ -153,8 +171,10 @@ class Maps:
         work = [Work(sample, missing(sample)) for sample in self.samples]
         return [entry for entry in work if entry.todo]
 
-    def load(self, batch: Batch) -> tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]]:
-        """The samples' pictures and posteriors, and the masks of them that were made elsewhere."""
+    def load(self, batch: Batch) -> tuple[list[Source], External, Measured]:
+        """The samples' pictures and posteriors, the masks of them that were made elsewhere, and
+        what was measured of candidates.
+        """
         methods = self._batch_methods(batch)
         samples = [work.sample for work in batch]
         external = {
@@ -162,7 +182,13 @@ class Maps:
             for name, method in methods.items()
             if is_external(method)
         }
-        return load_sources(self.run, samples, encoded=needs_model(methods)), external
+        measured = {
+            name: [_measured(self.run, name, sample) for sample in samples]
+            for name, method in methods.items()
+            if method.candidates is not None
+        }
+        sources = load_sources(self.run, samples, encoded=needs_model(methods))
+        return sources, external, measured
 
     def _batch_methods(self, batch: Batch) -> dict[str, MapMethod]:
         names = {name for work in batch for name in work.todo}
@@ -171,10 +197,10 @@ class Maps:
     def compute(
         self,
         batch: Batch,
-        loaded: tuple[list[Source], dict[str, list[Tensor | BenchmarkError]]],
+        loaded: tuple[list[Source], External, Measured],
     ) -> SoftMaps:
         run, cfg, methods = self.run, self.run.cfg, self._batch_methods(batch)
-        sources, external = loaded
+        sources, external, measured = loaded
         uses_model = needs_model(methods)
         return soft_maps(
             run.backbone if uses_model else None,
@@ -190,6 +216,7 @@ class Maps:
             noise_dtype=getattr(torch, cfg.noise_dtype),
             compat=cfg.compat,
             external=external,
+            measured=measured,
         )
 
     def store(self, batch: Batch, computed: SoftMaps) -> list[Failure]:

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from hydra.utils import get_object
 from rich.console import Console
 from rich.markup import escape
 
@@ -17,7 +16,7 @@ from piebench_masks.data.parsed import DataError, Parsed
 from piebench_masks.data.sample import Sample
 from piebench_masks.data.table import is_sound, read_samples, samples_table
 from piebench_masks.identity import part_identity
-from piebench_masks.parts import made
+from piebench_masks.parts import imported, made
 from piebench_masks.run import Run
 from piebench_masks.store import Folder, Overwrite
 
@@ -80,7 +79,7 @@ def parsed_folder(run: Run) -> Folder:
     nothing after this stage is computed again.
     """
     settings = dict(run.section("dataset")["load"])
-    loader = functools.partial(get_object(settings.pop("_target_")), **settings)
+    loader = functools.partial(imported(settings.pop("_target_")), **settings)
     parameters = {
         "version": VERSION,
         "load": part_identity(loader),

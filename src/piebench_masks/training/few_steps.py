@@ -21,7 +21,7 @@ from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
 from piebench_masks.training.captions import Captions, tokenize
 from piebench_masks.training.model import Denoiser
 from piebench_masks.training.scenes import TRAINING_SEEDS, pool_of
-from piebench_masks.training.vae import encode_pool
+from piebench_masks.training.vae import encode_images
 
 STEPS = 4
 KINDS = (1, 2, 3, 4, 5, 6, 8, 9)
@@ -51,7 +51,9 @@ def draw_edits(count: int, vae: AutoencoderKL, folder: Path, work: Path, device:
         sides["source"].append(edit.source)
         sides["target"].append(edit.target)
     latents = [
-        encode_pool(vae, pool_of(scenes), device, work / f"edits-{count}-{side}.safetensors")[0]
+        encode_images(
+            vae, pool_of(scenes).images, device, work / f"edits-{count}-{side}.safetensors"
+        )[0]
         for side, scenes in sides.items()
     ]
     captions = [tokenize(scenes, folder) for scenes in sides.values()]

@@ -21,7 +21,7 @@ from piebench_masks.training.few_steps import draw_edits, editing_loss
 from piebench_masks.training.loop import Schedule, train
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 from piebench_masks.training.scenes import draw_pool
-from piebench_masks.training.vae import encode_pool
+from piebench_masks.training.vae import encode_images
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,9 @@ def train_unet(
     vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device)
     pool = draw_pool(scenes)
     captions = tokenize(pool.scenes, folder)
-    means, deviations = encode_pool(vae, pool, device, work / f"latents-{scenes}.safetensors")
+    means, deviations = encode_images(
+        vae, pool.images, device, work / f"latents-{scenes}.safetensors"
+    )
     log.info("encoded %d scenes: std %s", scenes, means[:4096].float().std(dim=(0, 2, 3)).tolist())
     scheduler = EulerAncestralDiscreteScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from piebench_masks.training.loop import Schedule, train
-from piebench_masks.training.scenes import Pool, draw_pool, to_unit_range
+from piebench_masks.training.scenes import draw_pool, to_unit_range
 
 log = logging.getLogger(__name__)
 
@@ -120,13 +120,19 @@ def normalise_latents(vae: AutoencoderKL, pixels: Tensor) -> None:
 
 
 @torch.no_grad()
-def encode_pool(
-    vae: AutoencoderKL, pool: Pool, device: str, cache: Path, rows: int = 64
+def encode_images(
+    vae: AutoencoderKL,
+    images: Tensor,
+    device: str,
+    cache: Path,
+    grey: Tensor | None = None,
+    rows: int = 64,
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the scenes' scaled latents, float16 [N,4,h,w] each.
+    """Mean and standard deviation of images' scaled latents, float16 [N,4,h,w] each.
 
-    ``cache`` keeps them, so that a phase that goes on need not wait: its name tells them apart from
-    those of other scenes, and its metadata from those of other weights.
+    images: uint8 [N,3,H,W]; grey: bool [N,h,w], cells that are painted over in grey, as inpainting
+    has them. ``cache`` keeps the latents, so that a phase that goes on need not wait: its name
+    tells them apart from those of other images, and its metadata from those of other weights.
     """
     weights = vae.state_dict()
     key = hashlib.sha256(b"".join(w.float().cpu().numpy().tobytes() for w in weights.values()))
@@ -136,9 +142,13 @@ def encode_pool(
             if stored.metadata() == about:
                 return stored.get_tensor("mean"), stored.get_tensor("std")
     encoded: list[tuple[Tensor, Tensor]] = []
-    for images in pool.images.split(rows):
+    for start in range(0, len(images), rows):
+        pixels = to_unit_range(images[start : start + rows])
+        if grey is not None:
+            cells = grey[start : start + rows, None].float()
+            pixels *= 1 - F.interpolate(cells, pixels.shape[2:], mode="nearest-exact")
         with torch.autocast(torch.device(device).type, torch.bfloat16):
-            posterior = vae.encode(to_unit_range(images).to(device)).latent_dist
+            posterior = vae.encode(pixels.to(device)).latent_dist
         scale = vae.config.scaling_factor
         encoded.append(
             ((posterior.mean * scale).half().cpu(), (posterior.std * scale).half().cpu())

@@ -80,7 +80,10 @@ function detailOf(index) {
   const below = h("div", { class: "below" });
   const markCurves = diceCurves(sample, below);
   if (markCurves) updates.push(markCurves);
-  load(index).then(({ scores }) => scoreTable(scores, below), () => {});
+  load(index).then(({ scores, candidates }) => {
+    scoreTable(scores, below);
+    for (const [method, boxes] of Object.entries(candidates)) below.append(candidateBoxes(tiles, method, boxes));
+  }, () => {});
   detail.update = () => {
     for (const update of updates) update();
     tiles.draw();
@@ -193,6 +196,36 @@ function diceCurves(sample, host) {
   return () => {
     for (const [method, i, point] of points) point.classList.toggle("here", place(method) === i);
   };
+}
+
+/** The boxes that a method has painted, the best of each point drawn stronger, and the edit that it
+ * keeps. @param {Tiles} tiles @param {string} method @param {Candidates} candidates */
+function candidateBoxes(tiles, method, { points, boxes, values, best, kept, by, edit }) {
+  const root = svg("svg", { viewBox: "0 0 1 1", preserveAspectRatio: "none", class: "boxes", role: "img",
+    "aria-label": `${method}: ${boxes.flat().length} boxes around ${points.length} points` });
+  const sizes = boxes[0].length;
+  const box = (/** @type {number} */ p, /** @type {number} */ s) => {
+    const [x1, y1, x2, y2] = boxes[p][s];
+    const kind = p * sizes + s === kept ? "kept" : s === best[p] ? "best" : "";
+    return svg("rect", { x: x1, y: y1, width: x2 - x1, height: y2 - y1, class: kind },
+      svg("title", {}, `point ${p + 1}, ${by} ${values[p][s].toFixed(4)}`));
+  };
+  const all = boxes.flatMap((of, p) => of.map((_, s) => box(p, s)));
+  const rank = (/** @type {SVGElement} */ rect) => ["", "best", "kept"].indexOf(rect.getAttribute("class"));
+  root.append(...all.sort((one, other) => rank(one) - rank(other)),
+    ...points.map(([x, y]) => svg("path", { class: "anchor", d: `M${x} ${y}h0` })));
+  const at = [Math.floor(kept / sizes), kept % sizes];
+  const rows = points.map((_, p) => h("tr", p === at[0] ? { class: "kept" } : {},
+    h("th", { class: "text key", scope: "row" }, `point ${p + 1}`),
+    ...values[p].map((value, s) => h("td", { class: s === best[p] && sizes > 1 ? "best" : "" }, value.toFixed(4)))));
+  return h("figure", { class: "figure candidates" }, h("h3", {}, `Boxes painted for ${method}`),
+    h("div", { class: "tried" },
+      figure("", tiles.picture(tiles.sample.source, "source", root), "all boxes; strong: the best of each point; orange: the one that is kept"),
+      figure("", tiles.picture(edit, `the edit that ${method} keeps`), `the edit that is kept, ${by} ${values[at[0]][at[1]].toFixed(4)}`)),
+    h("div", { class: "scroll" }, h("table", {},
+      h("thead", {}, h("tr", {}, h("th", { class: "text key", scope: "col" }, "Point"),
+        ...boxes[0].map((_, s) => h("th", { scope: "col" }, sizes > 1 ? `${by}, size ${s + 1}` : by)))),
+      h("tbody", {}, ...rows))));
 }
 
 /** @param {Record<string, (number | null)[]>} scores @param {HTMLElement} host */

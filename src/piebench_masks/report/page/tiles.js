@@ -3,8 +3,12 @@
 
 /**
  * @typedef {{values: Float32Array, height: number, width: number, levels: number[]}} SoftMap
+ * @typedef {{points: [number, number][], boxes: [number, number, number, number][][],
+ *   values: number[][], best: number[], kept: number, by: string, edit: string}} Candidates boxes
+ *   that were painted: of each point those of all sizes, in shares of the picture's side
  * @typedef {{runs: number[] | null, maps: Map<string, SoftMap>,
- *   scores: Record<string, (number | null)[]>}} SampleData what lies in samples/
+ *   scores: Record<string, (number | null)[]>,
+ *   candidates: Record<string, Candidates>}} SampleData what lies in samples/
  */
 
 const heat = bytes(report.heat);

@@ -18,6 +18,7 @@ from piebench_masks.item_settings import (
     ItemSettings,
     SegmentSettings,
 )
+from piebench_masks.items.fit import EMBEDDINGS, UNET
 from piebench_masks.items.folder import ItemFolder, ItemModel, Task, Told
 from piebench_masks.items.mask_edits import Move
 from piebench_masks.masks.segmenter import Segmenter
@@ -112,7 +113,7 @@ def _fit(folder: ItemFolder, cfg: ItemSettings) -> list[str]:
         passes = folder.settings.embedding_steps + folder.settings.unet_steps
         return [f"{path}: {'is there' if is_there else f'would be made, {passes} passes'}"]
     losses = folder.fitted.losses
-    ends = [f"{phase} {_ends(each)}" for phase, each in losses.items() if len(each)]
+    ends = [f"{phase} {_ends(losses[phase])}" for phase in (EMBEDDINGS, UNET) if len(losses[phase])]
     return [f"{path}: {'was there' if is_there else 'new'}", f"losses: {', '.join(ends)}"]
 
 

@@ -1,5 +1,6 @@
 """A folder's picture through the commands: files are made once, and bad folders are told."""
 
+import io
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from process import command
+from rich.console import Console
 
 from piebench_masks.cli import CONF
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.item_commands import run_item_command
 from piebench_masks.item_settings import ITEM_COMMANDS, MoveSettings
 from piebench_masks.items.fitted import FitSettings, Fitted, load_fitted
 from piebench_masks.items.folder import ItemFolder, ItemModel, grown
@@ -33,6 +36,7 @@ from piebench_masks.masks.clipseg import ClipSeg
 from piebench_masks.packing import unpack_facts
 from piebench_masks.parts import made
 from piebench_masks.settings import typed_as
+from piebench_masks.settings_page import help_text
 from piebench_masks.weights import packaged
 
 SIDE = 64
@@ -92,6 +96,15 @@ def assert_same(one: Fitted, other: Fitted) -> None:
     assert all(torch.equal(tensors[name], others[name]) for name in tensors)
 
 
+def run_here(name: str, *words: str) -> str:
+    """What the command prints, without a process of its own."""
+    with initialize_config_dir(CONF, version_base="1.3"):
+        cfg = typed_as(compose("items", [f"command={name}", *words]), ITEM_COMMANDS[name])
+    console = Console(file=io.StringIO(), width=500)
+    assert run_item_command(name, cfg, console) == 0
+    return console.file.getvalue()
+
+
 def stamps(folder: Path) -> dict[str, int]:
     """When each file was written."""
     files = (path for path in folder.rglob("*") if path.is_file())
@@ -109,20 +122,20 @@ def test_the_commands_lead_from_a_picture_to_its_edits(tmp_path: Path, tiny_fold
     items = read_index(tmp_path / "mine" / "masks.png")
     assert items.names == ("rest", "square") and "1 square" in done.stdout
     assert items.masks[1, 20:44, 20:44].float().mean() > 0.9
-    edit = ["items", "text", "folder=mine", "item=square", "words=circle", model, *AS_WORDS]
+    edit = [f"folder={tmp_path}/mine", "item=square", "words=circle", model, *AS_WORDS]
     before = stamps(tmp_path)
-    planned = command(tmp_path, *edit, "dry_run=true")
-    assert "0.png: would be made" in planned.stdout and "4 passes" in planned.stdout
+    planned = run_here("text", *edit, "dry_run=true")
+    assert "0.png: would be made" in planned and "4 passes" in planned
     assert stamps(tmp_path) == before
-    done = command(tmp_path, *edit)
+    done = command(tmp_path, "items", "text", *edit)
     assert done.returncode == 0, done.stderr
     assert "fit, unet: 2 of 2" in done.stdout and "text: 2 of 2" in done.stdout
     results = tmp_path / "mine" / "results"
     for name in ("segment/overview.png", "text/overview.png", "text/0.png"):
         Image.open(results / name).load()
     before = stamps(tmp_path)
-    again = command(tmp_path, *edit)
-    assert "0.png: was there" in again.stdout and "of 2" not in again.stdout
+    again = run_here("text", *edit)
+    assert "0.png: was there" in again and "of 2" not in again
     assert stamps(tmp_path) == before
 
 
@@ -287,33 +300,44 @@ def test_a_bad_folder_is_told_by_name(folder: ItemFolder, change: Any, words: st
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["remov"], ["no command remov", "did you mean remove"]),
-        (["text", "folder=first"], ["item and words must be set", "item=circle"]),
-        (["text", "folder=nowhere", "item=1", "words=a"], ["no folder nowhere"]),
-        (["remove", "folder=first", "item=4"], ["first", "no item 4"]),
-        (["remove", "folder=first", "item=1", "wrods=a"], ["wrods is no setting"]),
-        (["fit", "folder=first", "fit.tokens=0"], ["tokens", "out of range"]),
-        (["segment", "folder=first", "texts=[a]", "mask=ours"], ["mask.ours looks for no texts"]),
-        (["move", "folder=first", "item=1", "also=[{rows: 1}]"], ["also has", "an item"]),
-        (["remove", "folder=first", "item=1", "name=a/b"], ["name is 'a/b'", "without slashes"]),
+        (["text"], "folder and item and words must be set, for example folder=my_picture"),
+        (["text", "folder=nowhere", "item=1", "words=a"], "no folder nowhere"),
+        (["remove", "folder=PATH", "item=4"], "first: there is no item 4"),
+        (["fit", "folder=PATH", "fit.tokens=0"], "tokens.* out of range"),
+        (["fit", "folder=PATH", "+fit.tokns=1"], "did you mean fit.tokens"),
+        (["segment", "folder=PATH", "texts=[a]", "mask=ours"], "mask.ours looks for no texts"),
+        (["move", "folder=PATH", "item=1", "also=[{rows: 1}]"], "also has .* an item"),
+        (["move", "folder=PATH", "item=1", "also=[{item: 2, rows: x}]"], "also.rows is 'x'"),
+        (["remove", "folder=PATH", "item=1", "name=a/b"], "name is 'a/b'; .* without slashes"),
     ],
 )
-def test_what_is_missing_is_one_clear_error(
-    arguments: list[str], words: list[str], path: Path
+def test_wrong_settings_are_told(arguments: list[str], words: str, path: Path) -> None:
+    name, *settings = [word.replace("PATH", str(path)) for word in arguments]
+    with pytest.raises(BenchmarkError, match=words):
+        run_here(name, *settings)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["remov"], "no command remov: did you mean remove"),
+        (["remove", "folder=first", "item=1", "iten=1"], "iten is no setting: did you mean item"),
+    ],
+)
+def test_what_is_no_command_and_no_setting_is_told(
+    arguments: list[str], words: str, tmp_path: Path
 ) -> None:
-    done = command(path.parent, "items", *arguments)
+    done = command(tmp_path, "items", *arguments)
     assert done.returncode == 1 and done.stderr.startswith("Error: ")
-    assert "Traceback" not in done.stderr + done.stdout
-    for word in words:
-        assert word in done.stderr
+    assert words in done.stderr and "Traceback" not in done.stderr + done.stdout
 
 
-@pytest.mark.parametrize("name", ITEM_COMMANDS)
-def test_every_command_has_its_help(name: str, tmp_path: Path) -> None:
-    done = command(tmp_path, "items", name, "--help")
-    assert f"items {name}" in done.stdout and "folder: ???" in done.stdout
-    assert ("columns: 0" in done.stdout) == (name == "move")
-    assert name in command(tmp_path, "items").stdout
+def test_every_command_has_its_help(tmp_path: Path) -> None:
+    done = command(tmp_path, "items", "move", "--help")
+    assert "items move" in done.stdout and help_text(MoveSettings) in done.stdout
+    assert "folder: ???" in done.stdout and "columns: 0" in done.stdout
+    names = command(tmp_path, "items").stdout
+    assert all(f"  {name}" in names for name in ITEM_COMMANDS)
 
 
 def test_the_published_recipe_is_the_published_fit() -> None:

@@ -63,8 +63,8 @@ Told = Callable[[str, int, int], None]
 class ItemModel:
     """A model that pictures are fitted to; its weights are loaded at the first use.
 
-    folder: of a diffusers pipeline; identity: of what changes results; arguments: of
-    `load_backbone`.
+    folder: of a diffusers pipeline; identity: of weights and precisions; arguments: of
+    `load_backbone`. Results are equal to the bit where rows and vae_rows are.
     """
 
     folder: Path
@@ -81,10 +81,13 @@ class ItemModel:
         cache_dir: str | None = None,
         dtype: torch.dtype = torch.float32,
         vae_dtype: torch.dtype = torch.float32,
-        **arguments: Any,
+        device: str | torch.device = "cpu",
+        rows: int = 8,
+        vae_rows: int = 16,
+        compiled: bool = False,
     ) -> "ItemModel":
         """``shapes_turbo`` (embedded), a diffusers folder of SDXL or Stable Diffusion 1 or 2, or a
-        model of the hub. arguments: more of `load_backbone`'s. Raises BenchmarkError.
+        model of the hub; the rest as in `load_backbone`. Raises BenchmarkError.
         """
         name = packaged(model) if model == "shapes_turbo" else model
         folder, identity = resolve_model(
@@ -95,7 +98,15 @@ class ItemModel:
                 f"{folder} is no SDXL or Stable Diffusion 1 or 2, which items need: choose another "
                 "model"
             )
-        arguments |= {"variant": variant, "dtype": dtype, "vae_dtype": vae_dtype}
+        arguments = {
+            "variant": variant,
+            "dtype": dtype,
+            "vae_dtype": vae_dtype,
+            "device": device,
+            "rows": rows,
+            "vae_rows": vae_rows,
+            "compiled": compiled,
+        }
         return cls(folder, f"{identity}, {dtype}, {vae_dtype}", arguments)
 
     @cached_property

@@ -24,6 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     (
         "store",
         "settings",
+        "item_settings",
         "settings_page",
         "section",
         "parts",
@@ -34,7 +35,18 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("run", "stages"),
     ("runner", "executors"),
     ("report", "tracking"),
-    ("api", "publish", "pipeline", "cli", "audit", "regress", "search", "show", "sweep"),
+    (
+        "api",
+        "publish",
+        "pipeline",
+        "cli",
+        "item_commands",
+        "audit",
+        "regress",
+        "search",
+        "show",
+        "sweep",
+    ),
     ("__main__",),
 )
 """From the ground; what stands on one floor may import each other."""

@@ -34,8 +34,9 @@ from piebench_masks.console import (
     terminal_width,
 )
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.item_settings import ITEM_COMMANDS
 from piebench_masks.pnp_inversion import METHODS, methods, store_methods
-from piebench_masks.settings import EditImageSettings, Settings, typed, typed_edit
+from piebench_masks.settings import EditImageSettings, Settings, typed, typed_as, typed_edit
 from piebench_masks.settings_page import CONF, help_text
 from piebench_masks.sweep import note_error
 
@@ -55,6 +56,9 @@ def _temporary_folder() -> str:
 
 
 OmegaConf.register_new_resolver("commented_settings", help_text, replace=True)
+OmegaConf.register_new_resolver(
+    "item_settings", lambda name: help_text(ITEM_COMMANDS[name]), replace=True
+)
 OmegaConf.register_new_resolver("output_folder", output_folder, replace=True)
 store_methods()
 Task = Callable[[DictConfig, Console], int]
@@ -65,6 +69,7 @@ def main(stages: Sequence[str] | None = None) -> None:
 
     ``piebench-masks audit`` runs no stage: it counts what the reference's quirks touch.
     ``piebench-masks show`` prints finished runs.
+    ``piebench-masks items`` fits a model to the items of a picture, and edits them.
     ``piebench-masks regress`` compares the scores with a baseline's, or writes one.
     ``piebench-masks edit`` edits one picture.
     """
@@ -173,7 +178,34 @@ def edit_image() -> None:
     command(task, "edit_image", log_file=False)()
 
 
-COMMANDS = {"audit": audit, "regress": regress, "show": show, "edit": edit_image}
+def items() -> None:
+    """One of the commands for the items of a picture, named by the next word."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help"):
+        lines = [f"  {(kind.__doc__ or '').replace('`', '')}" for kind in ITEM_COMMANDS.values()]
+        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines]))
+        return
+    if name not in ITEM_COMMANDS:
+        sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
+
+    def task(cfg: DictConfig, console: Console) -> int:
+        if cfg.dry_run is True:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        from piebench_masks.item_commands import run_item_command
+
+        return run_item_command(name, typed_as(cfg, ITEM_COMMANDS[name]), console)
+
+    sys.argv[1] = f"command={name}"
+    command(task, "items", log_file=False)()
+
+
+COMMANDS = {
+    "audit": audit,
+    "regress": regress,
+    "show": show,
+    "edit": edit_image,
+    "items": items,
+}
 """The commands of ``piebench-masks`` that are no stages."""
 
 
@@ -296,8 +328,9 @@ def _settings(config_name: str) -> list[str]:
 
 def _defaults(config_name: str) -> Any:
     """All settings as plain values."""
+    overrides = [word for word in sys.argv[1:2] if word.startswith("command=")]
     with initialize_config_dir(CONF, version_base="1.3"):
-        return OmegaConf.to_container(compose(config_name, overrides=[]))
+        return OmegaConf.to_container(compose(config_name, overrides=overrides))
 
 
 def _options_with(name: str) -> list[str]:

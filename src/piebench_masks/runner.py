@@ -160,7 +160,7 @@ def run_stage(
         batch_size = stage.batch_size
     batches = [pending[i : i + batch_size] for i in range(0, len(pending), batch_size)]
     last_line = time.monotonic()
-    with _progress(console) as progress:
+    with progress_bar(console) as progress:
         bar = progress.add_task(stage.name, total=total)
         if isinstance(stage, Slow):
             stage.advance = partial(progress.advance, bar)
@@ -210,7 +210,8 @@ class RateColumn(ProgressColumn):
         return Text(f"{task.completed / task.elapsed if task.elapsed else 0:.1f}/s")
 
 
-def _progress(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
+    """With rate and times; only on a terminal, and not where it is to be quiet."""
     return Progress(
         SpinnerColumn(),
         TextColumn("[bold]{task.description}"),

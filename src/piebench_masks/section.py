@@ -50,6 +50,9 @@ class Section:
                 raise refusal(name, value, metadata["wanted"])
             check_value(name, value, types[entry.name], *bounds)
 
+    def check_parts(self) -> None:
+        """Raise BenchmarkError for a part that is not there or does not take its settings."""
+
     def plain(self) -> dict[str, Any]:
         """As YAML and JSON have it: sections are dicts, lists are lists."""
         return _plain(asdict(self))

@@ -38,7 +38,8 @@ LEVELS: tuple[Knows, ...] = get_args(Knows)
 """What a mask or edit may know of the answer, from the least to the most; unknown may be all."""
 BASELINE_NAMES: tuple[Baseline, ...] = get_args(Baseline)
 
-EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'"}
+EXAMPLES = {"hparams_search.space": "'{mask.ours.draws: [1, 4]}'", "folder": "my_picture"}
+EXAMPLES |= {"item": "circle", "source": "star", "words": "'a blue star'", "other": "my_other"}
 """Of settings that must be given and are no path."""
 OmegaConf.register_new_resolver("packaged", packaged, replace=True)
 
@@ -359,26 +360,23 @@ def check_editors(editors: Mapping[str, Any], inversion: Part | None) -> None:
             check_part(f"editor.{name}", node)
 
 
-S = TypeVar("S", Settings, EditImageSettings)
+S = TypeVar("S", bound=Section)
 PARTS = ("mask", "editor", "metrics", "protocol")
 """Groups of parts by name, which may be empty."""
 
 
 def typed(cfg: DictConfig) -> Settings:
-    """The settings of a composed configuration.
-
-    Raises BenchmarkError, in one line that names the setting, for a value that must be given and is
-    not, and for one that no stage could work with.
-    """
-    return _typed(cfg, Settings)
+    """The settings of a composed configuration; BenchmarkError, which names what is wrong there."""
+    return typed_as(cfg, Settings)
 
 
 def typed_edit(cfg: DictConfig) -> EditImageSettings:
     """As ``typed``, of conf/edit_image.yaml."""
-    return _typed(cfg, EditImageSettings)
+    return typed_as(cfg, EditImageSettings)
 
 
-def _typed(cfg: DictConfig, kind: type[S]) -> S:
+def typed_as(cfg: DictConfig, kind: type[S]) -> S:
+    """As ``typed``, of another kind of settings."""
     try:
         plain: Any = OmegaConf.to_container(cfg, resolve=True)
         missing = OmegaConf.missing_keys(cfg)

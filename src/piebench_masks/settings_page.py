@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 
+from piebench_masks.item_settings import ITEM_KINDS
 from piebench_masks.protocol import Protocol
 from piebench_masks.section import Section, defaults
 from piebench_masks.settings import (
@@ -64,10 +65,10 @@ Every setting is changed on the command line with `name=value`, and every group 
 """
 
 
-def help_text() -> str:
+def help_text(kind: type[Section] = Settings) -> str:
     """The settings that are in no group, with defaults and comments, for Hydra's help."""
     lines = []
-    for entry, default, comment in _rows(Settings):
+    for entry, default, comment in _rows(kind):
         if heading := entry.metadata["heading"]:
             lines += ["", f"# {heading}"]
         line = f"{entry.name}: {default}"
@@ -90,6 +91,11 @@ def settings_page() -> str:
     parts.append("## Settings of `piebench-masks edit`\n")
     parts.append("`model`, `editor` and `inversion` are as above.\n")
     parts.append(_table(EditImageSettings))
+    parts.append("## Settings of `piebench-masks items`\n")
+    parts.append(_yaml(Path(CONF) / "items.yaml"))
+    for kind in ITEM_KINDS:
+        parts.append(f"{kind.__doc__}\n\n{_table(kind, without=kind.__mro__[1])}")
+    parts.append(f"`recipe=published`\n\n{_yaml(Path(CONF) / 'recipe' / 'published.yaml')}")
     return "\n".join(parts)
 
 
@@ -110,10 +116,13 @@ def _rows(kind: type[Section]) -> Iterator[tuple[Field[Any], str, str]]:
         yield entry, _as_yaml(values[entry.name]), comment
 
 
-def _table(kind: type[Section]) -> str:
-    types = get_type_hints(kind)
+def _table(kind: type[Section], without: type[Section] = Section) -> str:
+    """without: a kind whose settings are left out."""
+    types, others = get_type_hints(kind), {entry.name for entry in fields(without)}
     lines = ["| Setting | Default | Values | |", "|---|---|---|---|"]
     for entry, default, _ in _rows(kind):
+        if entry.name in others:
+            continue
         metadata = entry.metadata
         values = metadata["wanted"] or described(
             types[entry.name], metadata["low"], metadata["high"]

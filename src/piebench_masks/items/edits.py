@@ -4,7 +4,7 @@
 Knows fitted pictures and the regions of edits; must not know files or commands.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -40,9 +40,10 @@ class ItemEditor:
 
     backbone: the model of the fit; image: the picture, uint8 [H, W, 3]; picture: its number in the
     fit; templates: texts of some items in which ``*`` stands for their tokens, such as "a photo of
-    *". ``edited``: the items after editing by hand; ``active``: items that are painted too. What is
-    painted and kept is said in `regions`, and how in `sample`. An empty active region gives the
-    picture as the VAE has it; under a full one nothing is kept.
+    *"; progress: of the sampling, as in `sample`. ``edited``: the items after editing by hand;
+    ``active``: items that are painted too. What is painted and kept is said in `regions`, and how
+    in `sample`. An empty active region gives the picture as the VAE has it; under a full one
+    nothing is kept.
     Raises BenchmarkError for another picture or model than the fit's, and for what is no item.
     """
 
@@ -51,6 +52,7 @@ class ItemEditor:
     image: Tensor
     picture: int = 0
     templates: Mapping[int, str] = field(default_factory=dict)
+    progress: Callable[[int, int], None] = lambda step, steps: None
 
     def __post_init__(self) -> None:
         self.fitted.check_image(self.image, self.picture)
@@ -208,7 +210,13 @@ class ItemEditor:
         texts = self.fitted.texts(self.adapted, prompts, found.items.masks)
         _, channels, height, width = self.posterior.mean.shape
         latents = sample(
-            self.adapted, texts, settings, (channels, height, width), source, compat=compat
+            self.adapted,
+            texts,
+            settings,
+            (channels, height, width),
+            source,
+            compat=compat,
+            progress=self.progress,
         )
         decode = self.adapted.decode_truncated if compat == "reference" else self.adapted.decode
         return ItemEdit(decode(latents), latents.cpu(), found)

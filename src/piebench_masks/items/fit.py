@@ -239,13 +239,13 @@ def fit(
     Raises BenchmarkError.
     """
     parts = Fit(backbone, pictures, settings)
-    images = [image_identity(picture.image) for picture in pictures]
-    identity = _digest([model, asdict(settings), *images, *map(_items_identity, pictures)])
+    identity = fit_identity(model, pictures, settings)
     saved = Checkpoint(checkpoint, identity, every) if checkpoint else None
     state = saved.load(backbone.device) if saved else None
     if state is None:
         seed = settings.seed
         if settings.compat == "exact":
+            images = [image_identity(picture.image) for picture in pictures]
             seed = int(_digest([seed, *images]), 16) >> 1  # below 2**63
         state = parts.start_embeddings(torch.Generator().manual_seed(seed))
         parts.draw_latents(state)
@@ -257,15 +257,23 @@ def fit(
     return parts.fitted(model, state)
 
 
+def fit_identity(model: str, pictures: Sequence[Picture], settings: FitSettings) -> str:
+    """16 hex digits, which differ where the result of `fit` can."""
+    images = [image_identity(picture.image) for picture in pictures]
+    items = [partition_identity(picture.items) for picture in pictures]
+    return _digest([model, asdict(settings), *images, *items])
+
+
 def _named(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     """Those whose names start so, by the rest of their names."""
     found = {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
     return dict(sorted(found.items()))
 
 
-def _items_identity(picture: Picture) -> list[str]:
-    labels = picture.items.labels.numpy().tobytes()
-    return [hashlib.sha256(labels).hexdigest(), *picture.items.names]
+def partition_identity(items: Partition) -> list[str]:
+    """A hash of the masks, then the names."""
+    labels = items.labels.numpy().tobytes()
+    return [hashlib.sha256(labels).hexdigest(), *items.names]
 
 
 def _digest(value: object) -> str:

@@ -152,7 +152,7 @@ def read_partition(folder: Path, *, edited: bool = False, compat: Compat = "exac
                 f"{path} has {_by(mask)} pixels, {files[0][1].name} has {_by(masks[0])}: give "
                 "masks of one size"
             )
-    with _naming(folder):
+    with naming(folder):
         return Partition(tuple(found.name for found, _ in files), torch.stack(masks))
 
 
@@ -176,7 +176,7 @@ def read_index(path: Path, names: Sequence[str] | None = None) -> Partition:
             f"{path} cannot be read as items ({error}): give a PNG of 8 bits, grey or with a "
             "palette, whose values are the numbers of items"
         ) from error
-    with _naming(path):
+    with naming(path):
         return Partition.from_labels(labels, names)
 
 
@@ -251,7 +251,7 @@ def central_square(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 def _item_files(folder: Path, edited: bool, compat: Compat) -> list[tuple[ItemFile, Path]]:
     """Sorted by their numbers."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    with _naming(folder):
+    with naming(folder):
         files = [(found, path) for path in paths if (found := item_file(path.name, compat))]
     return sorted((f for f in files if f[0].edited == edited), key=lambda file: file[0].number)
 
@@ -284,7 +284,7 @@ def _refuse_others(folder: Path, edited: bool, paths: Sequence[Path]) -> None:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Errors of what lies there begin with its path."""
     try:
         yield

@@ -4,7 +4,7 @@ source is put back into after every step (D-Edit, arXiv 2403.04880).
 Knows latents, texts and regions; must not know which edit they are of.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,10 +78,12 @@ def sample(
     source: Source | None = None,
     *,
     compat: Compat,
+    progress: Callable[[int, int], None] = lambda step, steps: None,
 ) -> Tensor:
     """Final latents [N, C, h, w], float32.
 
-    latent_shape: [C, h, w]; source: None where nothing is put back. The source is put back at the
+    latent_shape: [C, h, w]; source: None where nothing is put back; progress: is told after every
+    step how many of how many are done. The source is put back at the
     level of the step's result, so that the hard region ends as the source's mean latents, and into
     the soft region before the share ``strength`` of the steps is done. Each image has the draws of
     its own seed. A cell of the latents is in the regions of its top left pixel: parts of a region
@@ -114,6 +116,7 @@ def sample(
             kept = hard | soft if is_soft else hard
             y = add_noise(z0, noise, level if compat == "reference" else following)
             x = torch.where(kept, y, x)
+        progress(i + 1, settings.steps)
     return x
 
 

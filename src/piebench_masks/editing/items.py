@@ -122,8 +122,8 @@ class FittedPictures:
 class Items(Editor):
     """D-Edit's text edits under masks.
 
-    fit: its settings; compat: reference there has the public code's quirks, but draws of each
-    picture's own. segmentation: of the items: annotated, which is the annotated mask and the rest;
+    fit: its settings; compat: reference there has the public code's quirks in edits, too, but draws
+    of each picture's own. segmentation: of the items: annotated, which is the annotated mask and the rest;
     a panoptic segmenter; or a text segmenter, whose words are one item. words: what a mask's
     place is told, the target prompt, or the half of the blended words that names the target, and
     the prompt where a sample has none. steps, guidance, strength: see `items.sampling`; 20 or 50

@@ -1,6 +1,7 @@
 """One picture at a time from Python, on the embedded model."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,18 @@ from piebench_masks.data.images import load_image
 from piebench_masks.data.shapes.grammar import sample_edit
 from piebench_masks.data.shapes.render import render_edit
 from piebench_masks.data.shapes.write import write_shapes
+from piebench_masks.editing.items import Items
 from piebench_masks.errors import BenchmarkError
+from piebench_masks.items.fitted import FitSettings
 from piebench_masks.masks import METHODS
+from piebench_masks.masks.clipseg import ClipSeg
 from piebench_masks.pipeline import run_pipeline
 from piebench_masks.run import Run
 from piebench_masks.stages.edit import edit_folder, edit_name
 from piebench_masks.stages.latents import image_file
 from piebench_masks.stages.parse import parse
 from piebench_masks.stages.variants import Variants
+from piebench_masks.weights import packaged
 
 Recolouring = tuple[Image.Image, np.ndarray, str, str]
 
@@ -125,6 +130,21 @@ def test_regions_are_painted_and_scored_by_the_miniatures_networks(
     found = scene.raw_map("regions_shapes")
     assert pipeline.backbone.counts["unet_rows"] == before + 2 * 10 * 36
     assert found.shape == (16, 16) and found.max() == pytest.approx(1)
+
+
+def test_what_an_editor_fits_to_a_picture_is_kept_for_all_its_masks(
+    pipeline: Pipeline, scene: EncodedScene, recolouring: Recolouring
+) -> None:
+    short = FitSettings(tokens=2, embedding_steps=2, unet_steps=2, accumulation=1)
+    words = ClipSeg(model=packaged("clipseg_shapes"), words="prompt")
+    editor, counts = Items(short, words, steps=2), pipeline.backbone.counts
+    mask = recolouring[1]
+    before = counts["unet_backward_rows"]
+    pictures = [np.array(scene.edit(each, editor=editor)) for each in (mask, ~mask, mask)]
+    assert counts["unet_backward_rows"] - before == 4 * short.batch
+    assert (pictures[0] == pictures[2]).all() and (pictures[0] != pictures[1]).any()
+    scene.edit(mask, editor=replace(editor, fit=replace(short, tokens=1)))
+    assert counts["unet_backward_rows"] - before == 2 * 4 * short.batch
 
 
 def test_equal_prompts_give_an_empty_map_and_an_unknown_method_is_named(

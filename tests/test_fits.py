@@ -130,7 +130,7 @@ def test_a_stored_fit_is_one_that_commands_read_and_a_damaged_one_is_made_again(
     fitted = Fitted.unpack(file.read_bytes())
     assert fitted.items[0].names == ("region", "rest")
     assert fitted.settings.embedding_steps == 10
-    assert fitted.model and [*fitted.losses] == ["embeddings", "unet"]
+    assert fitted.model and {*fitted.losses} == {"embeddings", "unet"}
     file.write_bytes(file.read_bytes()[:-4])
     _, text = start(STAGES, "limit=1")
     assert gradients(text) == PASSES * BATCH and "is damaged" in caplog.text

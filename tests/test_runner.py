@@ -3,7 +3,7 @@
 import io
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.runner import Outcome, run_batches, run_stage
@@ -58,6 +59,21 @@ class Numbers:
         return [Failure(self.name, f"s{n}", str(n), "bad") for n in computed if n in self.bad]
 
     def finish(self) -> None: ...
+
+
+class SlowNumbers(Numbers):
+    """Each of which is told in quarters."""
+
+    batch_size = 1
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.advance: Callable[[float], None] = lambda share: None
+
+    def compute(self, batch: Batch, loaded: None) -> list[int]:
+        for _ in range(4):
+            self.advance(0.25)
+        return super().compute(batch, loaded)
 
 
 def _sample(number: int) -> Any:
@@ -114,3 +130,27 @@ def test_what_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         compute(Numbers(3, bad=[1]), fail_on_error=False)
     assert caplog.messages == ["numbers failed: sample s1, 1: bad"]
+
+
+def test_slow_items_are_batches_of_their_own_and_move_the_bar(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[float] = []
+    advance = Progress.advance
+
+    def watched(self: Progress, task: TaskID, share: float = 1) -> None:
+        advance(self, task, share)
+        shown.append(self.tasks[0].completed)
+
+    monkeypatch.setattr(Progress, "advance", watched)
+    stage = SlowNumbers(3)
+    run_stage(
+        stage,
+        lambda stage, batches: run_batches(stage, batches, Counter),
+        batch_size=8,
+        overwrite=Overwrite.ONLY_MISSING,
+        fail_on_error=True,
+        console=Console(file=io.StringIO()),
+    )
+    assert stage.batches == 3
+    assert shown == [quarter / 4 for quarter in range(1, 13)]

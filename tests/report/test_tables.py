@@ -166,6 +166,10 @@ def test_cost_is_summed_up_by_editor():
         ["b", "2", "5.0", "3.5", "8.5", "0.250", "0.750", "1.000"],
         ["a", "1", "2.0", "0.0", "2.0", "0.250", "0.000", "0.250"],
     ]
+    fitted = cost_table(costs.assign(backward=[4.0 * (name == "b") for name in costs["editor"]]))
+    assert [*fitted.formats].index("backward") == [*table.formats].index("seconds_inverse")
+    assert [row[5] for row in fitted.cells()] == ["4.0", "0.0"]
+    assert [*cost_table(costs.assign(backward=0.0)).formats] == [*table.formats]
 
 
 def test_editors_stand_beside_masks_the_best_mask_of_each_marked(editing, columns):

@@ -122,13 +122,13 @@ class FittedPictures:
 class Items(Editor):
     """D-Edit's text edits under masks.
 
-    fit: its settings; compat: reference there has the public code's quirks, but draws of each
-    picture's own. segmentation: of the items: annotated, which is the annotated mask and the rest;
-    a panoptic segmenter; or a text segmenter, whose words are one item. words: what a mask's
-    place is told, the target prompt, or the half of the blended words that names the target, and
-    the prompt where a sample has none. steps, guidance, strength: see `items.sampling`; 20 or 50
-    steps are published. thickness: of the soft ring around a mask, in pixels of a picture of 1024
-    pixels a side; of others in proportion.
+    fit: its settings; compat: reference there has the public code's quirks in edits, too, but draws
+    of each picture's own. segmentation: of the items: annotated, which is the annotated mask and
+    the rest; a panoptic segmenter; or a text segmenter, whose words are one item. words: what a
+    mask's place is told, the target prompt, or the half of the blended words that names the target,
+    and the prompt where a sample has none. steps, guidance, strength: see `items.sampling`; 20 or
+    50 steps are published. thickness: of the soft ring around a mask, in pixels of a picture of
+    1024 pixels a side; of others in proportion.
 
     A mask is the place of the item that it covers most of (`under`). Inside, the picture is
     sampled from noise; outside, the source is put back after every step. Under an empty mask the

@@ -180,10 +180,10 @@ def cost_table(costs: pd.DataFrame) -> Table:
     """One row per editor: U-Net evaluations and seconds for an edit, mean over all its edits.
 
     costs: a row an edit, with ``editor``, ``nfe_`` and ``seconds_`` ``inverse`` and ``forward``,
-    and ``backward``, which is shown where editors fit models to pictures.
+    and ``backward``, which is shown where an editor fits its model to pictures.
     """
     parts = [f"{unit}_{part}" for unit in ("nfe", "seconds") for part in ("inverse", "forward")]
-    has_gradients = bool((costs["backward"] > 0).any())
+    has_gradients = "backward" in costs and bool((costs["backward"] > 0).any())
     groups = costs.groupby("editor", sort=False)
     frame = groups[[*parts, *(["backward"] if has_gradients else [])]].mean()
     frame.insert(0, "n", groups.size())

@@ -44,7 +44,7 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
         if isinstance(cfg, SegmentSettings):
             lines = _segment(folder, cfg, device)
         elif isinstance(cfg, ItemEditSettings):
-            lines = _edit(folder, TASKS[name], cfg)
+            lines = _edit(folder, name, cfg)
         else:
             lines = _fit(folder, cfg)
     for line in lines:
@@ -123,8 +123,8 @@ def _ends(losses: torch.Tensor) -> str:
     return f"{losses[:count].mean():.4f} -> {losses[-count:].mean():.4f}"
 
 
-def _edit(folder: ItemFolder, task: Task, cfg: ItemEditSettings) -> list[str]:
-    arguments: dict[str, Any] = dict(cfg.arguments)
+def _edit(folder: ItemFolder, name: str, cfg: ItemEditSettings) -> list[str]:
+    task, arguments = TASKS[name], {**cfg.arguments, "name": cfg.name or name}
     if "moves" in arguments:
         arguments["moves"] = [Move(**one) for one in arguments["moves"]]
     if arguments.get("processed"):

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from piebench_masks.chosen import default_device, usable_device
-from piebench_masks.console import say
+from piebench_masks.console import JsonConsole, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_settings import (
     FitItemsSettings,
@@ -48,6 +48,8 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
         else:
             lines = _fit(folder, cfg)
     for line in lines:
+        if isinstance(console, JsonConsole):
+            console.event("result", message=line)
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 

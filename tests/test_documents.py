@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from _pytest.mark import ParameterSet
 from hydra.utils import get_object
 from PIL import Image
@@ -22,6 +23,7 @@ from tiny_pipelines import save_inpainting, save_kontext
 from tiny_texts import save_blip, save_t5
 
 from piebench_masks.data.shapes.write import write_shapes
+from piebench_masks.items.partition import Partition, write_index
 from piebench_masks.settings_page import CONF
 
 ROOT = Path(__file__).parents[1]
@@ -40,6 +42,9 @@ SMALL = "model=shapes_turbo metrics=shapes tracker=none threads=1 limit=1"
 QUICK = f"{SMALL} mask=[ours] baselines=[full]"
 OWN = "threads=1 limit=2 tracker=none devices=null thresholds=one baselines=[full]"
 """For the programs of extending.md."""
+
+ITEMS = "threads=1 fit.embedding_steps=5 fit.unet_steps=5 sampling.steps=2 sampling.images=1"
+"""For the commands of items.md, whose picture has no moon here."""
 
 SMALL_KONTEXT = "max_area=1024", "_auto_resize=false", "max_sequence_length=16"
 """For the tiny one that stands for FLUX.1 Kontext."""
@@ -138,6 +143,24 @@ COMMANDS = {
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'piebench-masks edit image=scene.png source_prompt="a red circle on grass" '
     'target_prompt="a blue circle on grass"': "output=one.png",
+    # items
+    "piebench-masks items segment folder=my_picture 'texts=[circle]' grow=4": "folder=segmented",
+    "piebench-masks items segment folder=my_picture 'texts=[circle]'": "folder=segmented_too",
+    "piebench-masks items segment folder=my_other 'texts=[circle]' grow=4": "folder=segmented",
+    'piebench-masks items text folder=my_picture item=circle words="a blue star"': ITEMS,
+    'piebench-masks items text folder=my_picture item=moon words="a red star" '
+    "sampling.images=2": f"{ITEMS} item=circle",
+    "piebench-masks items fit folder=my_picture": ITEMS,
+    "piebench-masks items reconstruct folder=my_picture sampling.images=2": ITEMS,
+    "piebench-masks items image folder=my_picture other=my_other item=moon source=circle": (
+        f"{ITEMS} item=circle"
+    ),
+    "piebench-masks items move folder=my_picture item=circle rows=-8": ITEMS,
+    "piebench-masks items move folder=my_picture item=moon ratio=1.3 name=larger": (
+        f"{ITEMS} item=circle"
+    ),
+    "piebench-masks items remove folder=my_picture item=moon sampling.guidance=1 "
+    "sampling.images=3": f"{ITEMS} item=circle",
     # data
     "piebench-masks dataset=folder dataset.root=my_pictures model=sdxl_turbo metrics=pie_bench": (
         QUICK
@@ -228,7 +251,11 @@ MODELS: dict[str, Callable[[Path], Path]] = {
     "t5": save_t5,
 }
 """What is saved under a name that stands in a command, before it is run."""
-PROGRAMS = {"edit_scene.py": ("edited.png", "mine.png")}
+PROGRAMS = {
+    "edit_scene.py": ("edited.png", "mine.png"),
+    "name_items.py": ("my_picture/masks.png",),
+    "edit_items.py": ("my_picture/results/star/0.png", "my_picture/results/higher/0.png"),
+}
 """Complete programs that a command line does not name, and the pictures that they write."""
 
 
@@ -319,6 +346,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "my_pictures" / "images.json").write_text(
         '{"scene.png": ["a red circle", "a blue circle"]}'
     )
+    for name in ("my_picture", "my_other", "segmented", "segmented_too"):
+        (folder / name).mkdir()
+        Image.open(scene).save(folder / name / "scene.png")
+    labels = torch.zeros(64, 64, dtype=torch.long)
+    labels[16:48, 8:40] = 1
+    for name in ("my_picture", "my_other"):
+        write_index(folder / name, Partition.from_labels(labels, ("rest", "circle")))
     write_files(folder)
     write_places(folder / "places")
     shutil.copytree(ROOT / "pipelines", folder / "pipelines")

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 
 from piebench_masks.chosen import default_device, usable_device
-from piebench_masks.console import say
+from piebench_masks.console import JsonConsole, say
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_settings import (
     FitItemsSettings,
@@ -44,10 +44,12 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
         if isinstance(cfg, SegmentSettings):
             lines = _segment(folder, cfg, device)
         elif isinstance(cfg, ItemEditSettings):
-            lines = _edit(folder, TASKS[name], cfg)
+            lines = _edit(folder, name, cfg)
         else:
             lines = _fit(folder, cfg)
     for line in lines:
+        if isinstance(console, JsonConsole):
+            console.event("result", message=line)
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     return 0
 
@@ -123,8 +125,8 @@ def _ends(losses: torch.Tensor) -> str:
     return f"{losses[:count].mean():.4f} -> {losses[-count:].mean():.4f}"
 
 
-def _edit(folder: ItemFolder, task: Task, cfg: ItemEditSettings) -> list[str]:
-    arguments: dict[str, Any] = dict(cfg.arguments)
+def _edit(folder: ItemFolder, name: str, cfg: ItemEditSettings) -> list[str]:
+    task, arguments = TASKS[name], {**cfg.arguments, "name": cfg.name or name}
     if "moves" in arguments:
         arguments["moves"] = [Move(**one) for one in arguments["moves"]]
     if arguments.get("processed"):

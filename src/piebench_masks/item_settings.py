@@ -99,8 +99,8 @@ class ItemEditSettings(FitItemsSettings):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Those of the edit, as `ItemFolder.planned` takes them."""
-        return {"name": self.name}
+        """What the edit is asked for, by the names of `ItemFolder.planned`."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,6 +55,7 @@ GROUPS = {
     "executor": "Where batches are computed.",
     "hparams_search": "A search for the best settings instead of a single run.",
     "experiment": "Recipes: several settings at once.",
+    "recipe": "Fits and samplings of `piebench-masks items`, in place of those for the miniature.",
     "hydra/launcher": "Where the runs of a sweep (`-m`) are started.",
 }
 INTRODUCTION = """# Settings
@@ -95,7 +96,6 @@ def settings_page() -> str:
     parts.append(_yaml(Path(CONF) / "items.yaml"))
     for kind in ITEM_KINDS:
         parts.append(f"{kind.__doc__}\n\n{_table(kind, without=kind.__mro__[1])}")
-    parts.append(f"`recipe=published`\n\n{_yaml(Path(CONF) / 'recipe' / 'published.yaml')}")
     return "\n".join(parts)
 
 

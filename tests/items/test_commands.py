@@ -1,6 +1,7 @@
 """A folder's picture through the commands: files are made once, and bad folders are told."""
 
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from process import command
 from rich.console import Console
 
 from piebench_masks.cli import CONF
+from piebench_masks.console import JsonConsole
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_commands import run_item_command
 from piebench_masks.item_settings import ITEM_COMMANDS, MoveSettings
@@ -100,9 +102,10 @@ def run_here(name: str, *words: str) -> str:
     """What the command prints, without a process of its own."""
     with initialize_config_dir(CONF, version_base="1.3"):
         cfg = typed_as(compose("items", [f"command={name}", *words]), ITEM_COMMANDS[name])
-    console = Console(file=io.StringIO(), width=500)
-    assert run_item_command(name, cfg, console) == 0
-    return console.file.getvalue()
+    kind = JsonConsole if cfg.log == "json" else Console
+    text = io.StringIO()
+    assert run_item_command(name, cfg, kind(file=text, width=500)) == 0
+    return text.getvalue()
 
 
 def stamps(folder: Path) -> dict[str, int]:
@@ -160,6 +163,14 @@ def test_a_killed_fit_goes_on_where_it_was_saved(path: Path, model: ItemModel) -
     assert passes[0] >= ("fit, embeddings", 11) and passes[-1] == ("fit, unet", 2)
     assert_same(fitted, whole.fitted)
     assert not checkpoint.exists() and stopped.fit_file.exists()
+
+
+def test_a_fit_for_machines_is_one_event_a_line(path: Path, model: ItemModel) -> None:
+    words = [f"folder={path}", f"model.id={model.folder}", "log=json", *AS_WORDS]
+    events = [json.loads(line) for line in run_here("fit", *words).splitlines()]
+    assert {event["event"] for event in events} == {"progress", "result"}
+    assert (events[0]["done"], events[0]["total"]) == (2, 2)
+    assert ".safetensors: new" in events[-2]["message"]
 
 
 def test_a_fit_is_made_once_for_a_picture_masks_and_settings(folder: ItemFolder) -> None:

@@ -233,7 +233,8 @@ ELSEWHERE = {
 """Those that other tests run, and where."""
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
-    r"--config-dir|=editors|=table1|name=pipelines|name=inversions"
+    r"--config-dir|=editors|=table1|name=pipelines|name=inversions|PYTHONPATH=\.|blip|few_steps|"
+    r"=three|name=(inpaint|regions|kontext|by_text)|items (image|move|remove|reconstruct)"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}

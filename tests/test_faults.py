@@ -126,7 +126,7 @@ def test_a_stopped_process_is_gone_on_from(
     finally:
         process.kill()
     assert process.returncode == (143 if how is signal.SIGTERM else -signal.SIGKILL)
-    assert ("Interrupted. Finished items are kept" in output) == (how is signal.SIGTERM)
+    assert ("Interrupted. What was saved is kept" in output) == (how is signal.SIGTERM)
     assert "Traceback" not in output
     assert start() == 0
     assert tables(tmp_path) == expected

@@ -32,7 +32,7 @@ from piebench_masks.masks import METHODS, MapMethod
 from piebench_masks.masks.binarize import nearest_exact, rescale, upsample
 from piebench_masks.masks.soft_maps import SampleMode, needs_model, soft_maps
 from piebench_masks.settings import EXTERNAL
-from piebench_masks.settings_page import CONF
+from piebench_masks.settings_page import CONF, options
 from piebench_masks.weights import packaged
 
 Picture = Image.Image | Path | str
@@ -220,7 +220,7 @@ def named_method(method: str | MapMethod) -> MapMethod:
         return method
     if method in METHODS:
         return METHODS[method]
-    names = [path.stem for path in sorted((Path(CONF) / "mask").glob("*.yaml"))]
+    names = [path.stem for path in options("mask")]
     if method not in names or method == EXTERNAL:
         there = dict.fromkeys([*METHODS, *names])
         raise BenchmarkError(

@@ -37,7 +37,7 @@ from piebench_masks.errors import BenchmarkError
 from piebench_masks.item_settings import ITEM_COMMANDS
 from piebench_masks.pnp_inversion import METHODS, methods, store_methods
 from piebench_masks.settings import EditImageSettings, Settings, typed, typed_as, typed_edit
-from piebench_masks.settings_page import CONF, help_text
+from piebench_masks.settings_page import CONF, help_text, options
 from piebench_masks.sweep import note_error
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,6 @@ def main(stages: Sequence[str] | None = None) -> None:
             from piebench_masks.search import search
 
             return search(cfg, console)
-        if cfg.dry_run is True:
-            os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
         from piebench_masks.pipeline import run_pipeline  # --help need not wait for torch
 
         sweep = HydraConfig.get().mode is RunMode.MULTIRUN
@@ -183,14 +181,13 @@ def items() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help"):
         lines = [f"  {(kind.__doc__ or '').replace('`', '')}" for kind in ITEM_COMMANDS.values()]
-        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines]))
+        example = "For example: piebench-masks items segment folder=my_picture 'texts=[circle]'"
+        print("\n".join(["piebench-masks items COMMAND --help, with one of", *lines, example]))
         return
     if name not in ITEM_COMMANDS:
         sys.exit(f"Error: items has no command {name}: {_nearest(name, [*ITEM_COMMANDS])}")
 
     def task(cfg: DictConfig, console: Console) -> int:
-        if cfg.dry_run is True:
-            os.environ["HF_HUB_OFFLINE"] = "1"
         from piebench_masks.item_commands import run_item_command
 
         return run_item_command(name, typed_as(cfg, ITEM_COMMANDS[name]), console)
@@ -220,6 +217,8 @@ def command(
 
     @hydra.main(version_base="1.3", config_path=CONF, config_name=config_name)
     def run(cfg: DictConfig) -> None:
+        if cfg.get("dry_run") is True:
+            os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's client reads it when it is imported
         console = open_console(cfg)
         folder = Path(HydraConfig.get().runtime.output_dir) if log_file else None
         _set_up_logging(folder, console, cfg.debug)
@@ -227,7 +226,7 @@ def command(
             failed = task(cfg, console)
         except KeyboardInterrupt as interruption:
             console.print(
-                "Interrupted. Finished items are kept; the same command goes on from here."
+                "Interrupted. What was saved is kept; the same command goes on from there."
             )
             sys.exit(128 + (interruption.args or (signal.SIGINT,))[0])
         except Exception as error:
@@ -268,10 +267,8 @@ def explained(error: Exception, config_name: str = "config") -> str:
         return str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        options = sorted(path.stem for path in (Path(CONF) / group).glob("*.yaml"))
-        if group == METHODS:
-            options = [*methods()]
-        return f"{group} has no option {name}: {_nearest(name, options, '--help')}"
+        names = [*methods()] if group == METHODS else [path.stem for path in options(group)]
+        return f"{group} has no option {name}: {_nearest(name, names, '--help')}"
     if isinstance(error, OverrideParseException):
         if "=" not in error.override:
             return (
@@ -288,9 +285,9 @@ def explained(error: Exception, config_name: str = "config") -> str:
         name, names = override[1], _settings(config_name)
         if name in names:
             return f"{name} is a setting already: change it with {name}=value, without the sign"
-        if options := _options_with(name):
-            chosen = " or ".join(options)
-            return f"{name} is a setting of {chosen}, which is not chosen: add {options[0]}"
+        if choices := _options_with(name):
+            chosen = " or ".join(choices)
+            return f"{name} is a setting of {chosen}, which is not chosen: add {choices[0]}"
         return f"{name} is no setting: {_nearest(name, names)}"
     if isinstance(error, RuntimeError) and '"srun"' in str(error):  # submitit's words
         return "there is no Slurm here (no srun): hydra/launcher=submitit_local needs none"
@@ -336,13 +333,13 @@ def _defaults(config_name: str) -> Any:
 def _options_with(name: str) -> list[str]:
     """The options of the setting's group that have it, as they are chosen: ``editor=[chord]``."""
     group = name.partition(".")[0]
-    options = []
-    for path in sorted((Path(CONF) / group).glob("*.yaml")):
+    found = []
+    for path in options(group):
         node = OmegaConf.to_container(OmegaConf.load(path))
         if name in _names(node, f"{group}."):
             named = isinstance(node, dict) and path.stem in node
-            options.append(f"{group}=[{path.stem}]" if named else f"{group}={path.stem}")
-    return options
+            found.append(f"{group}=[{path.stem}]" if named else f"{group}={path.stem}")
+    return found
 
 
 def _names(node: object, start: str = "") -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 
 from piebench_masks.chosen import default_device, usable_device
 from piebench_masks.console import JsonConsole, say
@@ -41,6 +42,11 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
     device = usable_device(cfg.device or default_device())
     with _progress(console) as progress:
         folder = _folder(cfg, device, progress)
+        if not (cfg.dry_run or isinstance(cfg, SegmentSettings) or folder.fit_file.exists()):
+            goes_on = folder.checkpoint.exists()
+            how = "from its last saved state" if goes_on else "anew"
+            words = f"fitting {cfg.model.name} to {folder.path}, {how}"
+            say(console, "fit", escape(words), goes_on=goes_on)
         if isinstance(cfg, SegmentSettings):
             lines = _segment(folder, cfg, device)
         elif isinstance(cfg, ItemEditSettings):
@@ -94,7 +100,8 @@ def _segment(folder: ItemFolder, cfg: SegmentSettings, device: torch.device) -> 
                 "sam3"
             )
     if cfg.dry_run:
-        return [f"would segment the picture of {folder.path} by {type(segmenter).__name__}"]
+        where = folder.path / "masks.png"
+        return [f"{where}: would be made by {type(segmenter).__name__}, unless others are there"]
     items = folder.segment(
         segmenter,
         cfg.texts,

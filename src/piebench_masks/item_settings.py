@@ -73,7 +73,7 @@ class SegmentSettings(ItemSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FitItemsSettings(ItemSettings):
-    """`fit`, and all edits: fit the model to the picture, or to two pictures together."""
+    """`fit`: fit the model to the picture, or to two together; every edit does it where it must."""
 
     other: str | None = setting(
         None,

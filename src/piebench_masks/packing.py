@@ -49,11 +49,13 @@ def unpack_facts(data: bytes) -> tuple[str, dict[str, Tensor]]:
     return facts, tensors
 
 
-def pack_image(image: NDArray[np.uint8], origin: str | None) -> bytes:
-    """PNG of an image [H,W,3] in 0..255."""
+def pack_image(
+    image: NDArray[np.uint8], origin: str | None, facts: Mapping[str, str] | None = None
+) -> bytes:
+    """PNG of an image [H,W,3] in 0..255. facts: further texts that go with it, by their keys."""
     png, text = io.BytesIO(), PngInfo()
-    if origin:
-        text.add_text(ORIGIN, origin)
+    for key, value in {**(facts or {}), **({ORIGIN: origin} if origin else {})}.items():
+        text.add_text(key, value)
     Image.fromarray(image).save(png, "PNG", compress_level=1, pnginfo=text)
     return png.getvalue()
 

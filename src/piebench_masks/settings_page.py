@@ -77,6 +77,11 @@ def help_text(kind: type[Section] = Settings) -> str:
     return "\n".join(lines).strip().replace("$", "$$")  # Hydra fills in what follows a single one
 
 
+def options(group: str) -> list[Path]:
+    """The files of a group's options, whose names without suffix they are chosen by."""
+    return sorted((Path(CONF) / group).glob("*.yaml"))
+
+
 def settings_page() -> str:
     """docs/settings.md."""
     parts = [INTRODUCTION, "## Settings of a run\n", _table(Settings)]
@@ -87,7 +92,7 @@ def settings_page() -> str:
             parts.append(_table(SECTIONS[group]))
         if group == "methods":
             parts.append(_yaml(Path(CONF) / PNP_INVERSION))
-        for path in sorted((Path(CONF) / group).glob("*.yaml")):
+        for path in options(group):
             parts.append(f"`{group}={path.stem}`\n\n{_yaml(path)}")
     parts.append("## Settings of `piebench-masks edit`\n")
     parts.append("`model`, `editor` and `inversion` are as above.\n")

@@ -161,6 +161,14 @@ class Folder:
                 return True
         return self._read(self.path_of(name), _is_sound) or False
 
+    def stamps(self, keys: Sequence[str]) -> dict[tuple[str, ...], Stamp]:
+        """Those that were written into the rows, by these columns; NaN where a row has none."""
+        rows = self.rows(keys).reindex(columns=[*keys, *Stamp._fields])
+        return {
+            values[: len(keys)]: Stamp(*values[len(keys) :])
+            for values in rows.itertuples(index=False, name=None)
+        }
+
     def write_bytes(self, name: str, data: bytes) -> Stamp:
         target = self.path_of(name)
         # In the same folder, so that the move is atomic; with a "~", which no name has.

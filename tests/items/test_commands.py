@@ -151,12 +151,15 @@ def test_a_killed_fit_goes_on_where_it_was_saved(path: Path, model: ItemModel) -
     exe = Path(sys.executable).parent / "piebench-masks"
     process = subprocess.Popen([exe, "items", "fit", *words], stdout=subprocess.DEVNULL)
     stopped = ItemFolder(path, model, settings)
-    checkpoint = stopped.fit_file.with_suffix(".checkpoint")
+    checkpoint = stopped.checkpoint
     while not checkpoint.exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     process.wait()
     assert checkpoint.exists() and not stopped.fit_file.exists()
+    copy = path.parent / "copy"
+    shutil.copytree(path, copy)
+    assert "from its last saved state" in run_here("fit", *words[:-1], f"folder={copy}")
     passes: list[tuple[str, int]] = []
     going_on = replace(stopped, progress=lambda what, done, total: passes.append((what, done)))
     fitted = going_on.fitted
@@ -168,8 +171,9 @@ def test_a_killed_fit_goes_on_where_it_was_saved(path: Path, model: ItemModel) -
 def test_a_fit_for_machines_is_one_event_a_line(path: Path, model: ItemModel) -> None:
     words = [f"folder={path}", f"model.id={model.folder}", "log=json", *AS_WORDS]
     events = [json.loads(line) for line in run_here("fit", *words).splitlines()]
-    assert {event["event"] for event in events} == {"progress", "result"}
-    assert (events[0]["done"], events[0]["total"]) == (2, 2)
+    assert {event["event"] for event in events} == {"fit", "progress", "result"}
+    assert events[0]["goes_on"] is False
+    assert (events[1]["done"], events[1]["total"]) == (2, 2)
     assert ".safetensors: new" in events[-2]["message"]
 
 

@@ -4,7 +4,6 @@ folder that is made once (D-Edit, arXiv 2403.04880).
 Knows files of pictures, fits and results; must not know the commands' settings.
 """
 
-import io
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from piebench_masks.diffusion.loading import backbone_class, load_backbone
 from piebench_masks.diffusion.source import resolve_model
@@ -40,7 +38,7 @@ from piebench_masks.items.partition import (
 from piebench_masks.items.sampling import Sampling
 from piebench_masks.items.segment import REST, Panoptic, text_items
 from piebench_masks.masks.segmenter import Segmenter
-from piebench_masks.packing import ORIGIN
+from piebench_masks.packing import pack_image
 from piebench_masks.provenance import provenance
 from piebench_masks.temporary import sweep_temporaries, write_whole
 from piebench_masks.weights import packaged
@@ -193,6 +191,11 @@ class ItemFolder:
         identity = fit_identity(self.model.identity, self.pictures, self.settings)
         return self.path / FITS / f"{identity}.safetensors"
 
+    @property
+    def checkpoint(self) -> Path:
+        """The last saved state of a fit that was stopped."""
+        return self.fit_file.with_suffix(".checkpoint")
+
     @cached_property
     def fitted(self) -> Fitted:
         """From its file. Otherwise it is made; one that was stopped goes on where it was saved."""
@@ -205,13 +208,12 @@ class ItemFolder:
                     raise
                 log.warning("%s", error)
         sweep_temporaries(path.parent)
-        checkpoint = path.with_suffix(".checkpoint")
         fitted = fit(
             self.model.backbone,
             self.pictures,
             self.settings,
             model=self.model.identity,
-            checkpoint=checkpoint,
+            checkpoint=self.checkpoint,
             progress=lambda done: self.progress(f"fit, {done.phase}", done.step, done.steps),
         )
         panels = [
@@ -220,7 +222,7 @@ class ItemFolder:
         ]
         _write(path.with_suffix(".png"), overview(panels))
         save_fitted(fitted, path)
-        checkpoint.unlink(missing_ok=True)
+        self.checkpoint.unlink(missing_ok=True)
         return fitted
 
     def edit(self, task: Task, sampling: Sampling, **asked: Any) -> Result:
@@ -380,11 +382,7 @@ def _description(path: Path) -> str | None:
 
 
 def _write(path: Path, image: NDArray[np.uint8], description: str = "") -> None:
-    png, text = io.BytesIO(), PngInfo()
-    text.add_text(EDIT, description)
-    text.add_text(ORIGIN, json.dumps(provenance()))
-    Image.fromarray(image).save(png, "PNG", pnginfo=text)
-    write_whole(path, png.getvalue())
+    write_whole(path, pack_image(image, json.dumps(provenance()), {EDIT: description}))
 
 
 def _as_json(value: object) -> object:

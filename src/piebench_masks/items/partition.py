@@ -226,7 +226,7 @@ def picture_file(folder: Path, resolution: int | None = None) -> Path:
     if len(pictures) != 1:
         raise PartitionError(
             f"{folder} has {', '.join(path.name for path in pictures) or 'no picture'}: put one "
-            "picture there, or name the one that is meant img_<resolution>.png"
+            f"picture there, or name the one that is meant img_{resolution}.png"
         )
     return _inside(pictures[0], folder)
 

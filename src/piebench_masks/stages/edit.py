@@ -26,8 +26,6 @@ KEYS = ["item", "mask"]
 COSTS = ["nfe_inverse", "nfe_forward", "seconds_inverse", "seconds_forward", "backward"]
 """U-Net evaluations and wall time of one edit: its inversion, and its sampling under a mask; and
 how many evaluations of its inversion had a gradient."""
-STAMP = ["size", "mtime_ns"]
-"""Size and time of an edit's file when it was written: while they are equal, it is not read."""
 NOT_FINITE = (
     "its latents are not finite, or its picture is black: the weights hold NaN, or the precision "
     "overflowed (use a dtype with more range)"
@@ -99,10 +97,7 @@ class Edit:
 
     def pending(self, *, everything: bool = False) -> list[Work]:
         folder, variants = edit_folder(self.run, self.editor), Variants(self.run)
-        rows = folder.rows(KEYS).reindex(columns=[*KEYS, *STAMP])
-        stamps = {
-            (item, mask): stamp for item, mask, *stamp in rows.itertuples(index=False, name=None)
-        }
+        stamps = folder.stamps(KEYS)
 
         def is_whole(item: str, variant: Variant) -> bool:
             stamp = stamps.get((item, variant.name))

@@ -16,7 +16,6 @@ from piebench_masks.store import Folder
 
 VERSION = 1
 FIT_KEYS = ["item"]
-STAMP = ["size", "mtime_ns"]
 MISSING = (
     "it has no fit that can be read: the failure of its fit says why, or else run again, and it is "
     "fitted anew"
@@ -94,11 +93,10 @@ class Fits:
 
     def pending(self, *, everything: bool = False) -> list[Work]:
         folder = fit_folder(self.run, self.editor)
-        rows = folder.rows(FIT_KEYS).reindex(columns=[*FIT_KEYS, *STAMP])
-        stamps = {item: stamp for item, *stamp in rows.itertuples(index=False, name=None)}
+        stamps = folder.stamps(FIT_KEYS)
 
         def is_whole(sample: Sample) -> bool:
-            stamp = stamps.get(fit_item(self.run, self.editor, sample), ())
+            stamp = stamps.get((fit_item(self.run, self.editor, sample),), ())
             return folder.is_whole(fit_name(self.run, self.editor, sample), *stamp)
 
         return [

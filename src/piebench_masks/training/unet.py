@@ -26,7 +26,6 @@ from piebench_masks.training.vae import encode_images
 log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
-_LOST = 4.0  # weight of a dropped word's attention beside another word's
 _TUNED = 0.625  # share of the steps that are tuned to few-step editing
 
 
@@ -153,12 +152,11 @@ def train_unet(
         error = (predicted.float() - noise.to(device)).square().mean(dim=(1, 2, 3))
         regions = torch.where(lost, EVERYTHING, caption.regions)
         targets = pointed_at(pool.regions[rows], regions)
-        weights = torch.where(lost, _LOST, 1.0) * caption.words
-        weights *= (timesteps < _GROUNDED_BELOW)[:, None]
+        weights = caption.words * (timesteps < _GROUNDED_BELOW)[:, None]
         terms = {
             "noise": (error * (1 / alpha.flatten()).clamp_max(20).to(device) / 5).mean(),
             "grounding": grounding
-            * grounding_loss(recorded, targets.to(device), weights.to(device)),
+            * grounding_loss(recorded, targets.to(device), weights.float().to(device)),
         }
         if tuned:
             terms["editing"] = editing_loss(

@@ -30,15 +30,6 @@ class Captions:
         )
 
 
-def pointed_at(regions: Tensor, pointers: Tensor) -> Tensor:
-    """Where tokens' attention should lie, [B,32,h*w], each row of sum 1.
-
-    regions: shares of cells [B,4,h,w], as `Pool` has them; pointers: [B,32], the region of each.
-    """
-    targets = regions.flatten(2).float()[torch.arange(len(regions))[:, None], pointers]
-    return targets / targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
-
-
 def tokenize(scenes: Sequence[Scene], folder: Path) -> Captions:
     """Captions of scenes with the tokenizers in ``folder``; every twentieth one is left empty."""
     said = [scene.words() if row % 20 else [] for row, scene in enumerate(scenes)]

@@ -2,8 +2,7 @@
 
 TurboEdit asks the U-Net at time steps for pictures with less noise than belongs to them, and for
 its own intermediate edits. One loss has it find the true edit from those, as far as the prompts
-and the source say what that is. Another has both prompts say the same where the edit changes
-nothing, and words of the target point at where the edit will be.
+and the source say what that is. The other has it say nothing where the edit changes nothing.
 """
 
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from piebench_masks.data.shapes.grammar import Scene, sample_edit
 from piebench_masks.diffusion.ddpm import posterior_mean
 from piebench_masks.diffusion.level import CLEAN, Level
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
-from piebench_masks.training.captions import Captions, pointed_at, tokenize
+from piebench_masks.training.captions import Captions, tokenize
 from piebench_masks.training.model import Denoiser
 from piebench_masks.training.scenes import TRAINING_SEEDS, pool_of
 from piebench_masks.training.vae import encode_images
@@ -43,30 +42,14 @@ FIRST_SEED = 2**31
 class EditPool:
     """Latents [N,4,h,w] and captions of the sources and of the true edits.
 
-    regions: float16 [N,4,h,w] of each side, as of `Pool`; changed: bool [N,1,h,w], the cells of
-    which an edit changes a pixel.
+    changed: bool [N,1,h,w], the cells of which an edit changes a pixel.
     """
 
     source: Tensor
     target: Tensor
     source_captions: Captions
     target_captions: Captions
-    source_regions: Tensor
-    target_regions: Tensor
     changed: Tensor
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Of predictions for noised sources under the source's and under the target's prompts.
-
-    silence: how far they differ where the true edit changes nothing, mean absolute difference, [];
-    targets [2B,32,h*w] and words, bool [2B,32]: where attention should lie, and whose.
-    """
-
-    silence: Tensor
-    targets: Tensor
-    words: Tensor
 
 
 def draw_edits(count: int, vae: AutoencoderKL, folder: Path, work: Path, device: str) -> EditPool:
@@ -85,8 +68,7 @@ def draw_edits(count: int, vae: AutoencoderKL, folder: Path, work: Path, device:
     captions = [tokenize(scenes, folder) for scenes in sides.values()]
     differ = (pools["source"].images != pools["target"].images).any(dim=1, keepdim=True)
     changed = F.adaptive_max_pool2d(differ.half(), latents[0].shape[2:]).bool()
-    source, target = pools["source"].regions, pools["target"].regions
-    return EditPool(latents[0], latents[1], captions[0], captions[1], source, target, changed)
+    return EditPool(latents[0], latents[1], captions[0], captions[1], changed)
 
 
 def editing_loss(
@@ -145,15 +127,18 @@ def editing_loss(
     return error * alpha / (1 - alpha) * min(1 / alpha, 20) / 5
 
 
-def compare_prompts(
+def silence_loss(
     denoiser: Denoiser,
     alphas_cumprod: Tensor,
     pool: EditPool,
     batch: int,
     device: str,
     generator: torch.Generator,
-) -> Compared:
-    """Of the noised sources at timesteps in ``COMPARED``."""
+) -> Tensor:
+    """How far predictions under both prompts differ where the true edit changes nothing, [].
+
+    Mean absolute difference over those cells, from the noised source at timesteps in ``COMPARED``.
+    """
     rows = torch.randint(len(pool.source), (batch,), generator=generator)
     source = pool.source[rows].float()
     timesteps = torch.randint(*COMPARED, (batch,), generator=generator)
@@ -163,16 +148,7 @@ def compare_prompts(
     sides = [pool.source_captions.at(rows), pool.target_captions.at(rows)]
     own, other = _predicted(denoiser, [noisy, noisy], sides, timesteps, device)
     still = ~pool.changed[rows].to(device)
-    apart = (other - own).abs().mean(dim=1, keepdim=True)
-    targets = [
-        pointed_at(regions[rows], captions.regions)
-        for regions, captions in zip((pool.source_regions, pool.target_regions), sides, strict=True)
-    ]
-    return Compared(
-        (apart * still).sum() / still.sum().clamp_min(1),
-        torch.cat(targets),
-        torch.cat([captions.words for captions in sides]),
-    )
+    return ((other - own).abs().mean(dim=1, keepdim=True) * still).sum() / still.sum().clamp_min(1)
 
 
 def _predicted(

@@ -16,8 +16,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor
 
 from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
-from piebench_masks.training.captions import ablated_words, pointed_at, tokenize
-from piebench_masks.training.few_steps import compare_prompts, draw_edits, editing_loss
+from piebench_masks.training.captions import ablated_words, tokenize
+from piebench_masks.training.few_steps import draw_edits, editing_loss, silence_loss
 from piebench_masks.training.loop import Schedule, train
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 from piebench_masks.training.scenes import draw_pool
@@ -109,8 +109,8 @@ def train_unet(
     The folder is written at every checkpoint, with the averaged weights. Losses (SHAPES.md): noise
     prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss,
     and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits`` and
-    ``silence`` times that of predictions beside them, whose attention is grounded, too: with half
-    the batch for the scenes, half of it for the edits and a quarter to compare prompts.
+    ``silence`` times that of predictions beside them: with half the batch for the scenes, half of
+    it for the edits and a quarter for their silence.
     """
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
@@ -151,7 +151,8 @@ def train_unet(
             )
         error = (predicted.float() - noise.to(device)).square().mean(dim=(1, 2, 3))
         regions = torch.where(lost, EVERYTHING, caption.regions)
-        targets = pointed_at(pool.regions[rows], regions)
+        targets = pool.regions[rows].flatten(2).float()[torch.arange(size)[:, None], regions]
+        targets /= targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
         weights = caption.words * (timesteps < _GROUNDED_BELOW)[:, None]
         terms = {
             "noise": (error * (1 / alpha.flatten()).clamp_max(20).to(device) / 5).mean(),
@@ -162,13 +163,8 @@ def train_unet(
             terms["editing"] = editing_loss(
                 denoiser, alphas_cumprod, pairs, batch // 2, device, generator
             )
-            recorded.clear()
-            compared = compare_prompts(
+            terms["silence"] = silence * silence_loss(
                 denoiser, alphas_cumprod, pairs, -(-batch // 4), device, generator
-            )
-            terms["silence"] = silence * compared.silence
-            terms["pointing"] = grounding * grounding_loss(
-                recorded, compared.targets.to(device), compared.words.float().to(device)
             )
         return terms
 

@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 from piebench_masks.data.shapes.grammar import EVERYTHING, Scene
 from piebench_masks.training.model import MAX_TOKENS
 
-_ABLATED = 0.55  # share of captions that lose words
+_ABLATED = 0.35  # share of captions that lose words
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def tokenize(scenes: Sequence[Scene], folder: Path) -> Captions:
 def ablated_words(captions: Captions, generator: torch.Generator) -> Tensor:
     """Which words lose their embedding, bool [B,32]; words of one id go together.
 
-    Of the captions that lose any, a quarter lose each id with p = 0.3, half one word, a quarter all
+    Of the captions that lose any, half lose each id with p = 0.3, a quarter one word, a quarter all
     the words of one object: what the benchmark's edits change.
     """
     ids, words = captions.ids[0], captions.words
@@ -66,8 +66,8 @@ def ablated_words(captions: Captions, generator: torch.Generator) -> Tensor:
     single = F.one_hot(one, MAX_TOKENS).bool()
     thing = words & (captions.regions == (draw[:, 1] > 0.5).long()[:, None])
     lost = torch.rand(len(ids), size, generator=generator) < 0.3
-    kind = (draw[:, 2] * 4 / _ABLATED)[:, None]
-    lost = torch.where(kind >= 1, ids_at(single), lost)
-    lost = torch.where(kind >= 3, ids_at(thing), lost)
-    lost &= kind < 4
+    kind = (draw[:, 2] * 4 / _ABLATED).long()
+    lost = torch.where((kind == 2)[:, None], ids_at(single), lost)
+    lost = torch.where((kind == 3)[:, None], ids_at(thing), lost)
+    lost &= (kind < 4)[:, None]
     return lost[rows[:, None], ids] & words

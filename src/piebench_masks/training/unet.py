@@ -17,7 +17,7 @@ from torch import Tensor
 
 from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
 from piebench_masks.training.captions import ablated_words, tokenize
-from piebench_masks.training.few_steps import draw_edits, editing_loss, silence_loss
+from piebench_masks.training.few_steps import draw_edits, editing_loss
 from piebench_masks.training.loop import Schedule, train
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 from piebench_masks.training.scenes import draw_pool
@@ -26,7 +26,7 @@ from piebench_masks.training.vae import encode_images
 log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
-_TUNED = 0.625  # share of the steps that are tuned to few-step editing
+_TUNED = 0.514  # share of the steps that are tuned to few-step editing
 
 
 class RecordingAttention:
@@ -101,16 +101,14 @@ def train_unet(
     scenes: int,
     grounding: float,
     edits: int,
-    silence: float,
     channels: tuple[int, int] = (64, 128),
 ) -> None:
     """Train in the latents of ``folder/vae``; write U-Net, text encoders, tokenizers, scheduler.
 
     The folder is written at every checkpoint, with the averaged weights. Losses (SHAPES.md): noise
     prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss,
-    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits`` and
-    ``silence`` times that of predictions beside them: with half the batch for the scenes, half of
-    it for the edits and a quarter for their silence.
+    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits``,
+    with half the batch for it and three eighths for the others.
     """
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
@@ -131,7 +129,7 @@ def train_unet(
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         tuned = step >= (1 - _TUNED) * steps
-        size = batch // 2 if tuned else batch
+        size = -(-batch * 3 // 8) if tuned else batch
         rows = torch.randint(scenes, (size,), generator=generator)
         caption = captions.at(rows)
         lost = ablated_words(caption, generator)
@@ -162,9 +160,6 @@ def train_unet(
         if tuned:
             terms["editing"] = editing_loss(
                 denoiser, alphas_cumprod, pairs, batch // 2, device, generator
-            )
-            terms["silence"] = silence * silence_loss(
-                denoiser, alphas_cumprod, pairs, -(-batch // 4), device, generator
             )
         return terms
 

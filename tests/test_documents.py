@@ -234,7 +234,8 @@ ELSEWHERE = {
 SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
     r"--config-dir|=editors|=table1|name=pipelines|name=inversions|PYTHONPATH=\.|blip|few_steps|"
-    r"=three|name=(inpaint|regions|kontext|by_text)|items (image|move|remove|reconstruct)"
+    r"=three|name=(inpaint|regions|kontext|by_text|items)|items (image|move|remove|reconstruct)|"
+    r"experiment=pnp_inversion|my_pictures model=sdxl_turbo|edit_items"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}
@@ -464,7 +465,7 @@ def test_no_program_is_left_out() -> None:
         assert name in PROGRAMS or Path(name).stem in named, name
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", list(map(marked, PROGRAMS)))
 def test_a_program_runs_as_written(program: str, place: Path) -> None:
     run(f"python {program}", place)
     for picture in PROGRAMS[program]:

@@ -32,7 +32,9 @@ from piebench_masks.store import Folder
 from piebench_masks.temporary import temporary_name
 
 Start = Callable[..., tuple[int, str]]
-Scores = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+Rows = tuple[pd.DataFrame, pd.DataFrame]
+"""Of masks and of edits."""
+Scores = Callable[..., Rows]
 REPORT = "stages=[parse,masks,edit,score,report]"
 
 
@@ -84,9 +86,19 @@ def scores(data: Path, tmp_path: Path) -> Scores:
     return read
 
 
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Rows:
+    """The per-sample rows of one run without interruption."""
+    cfg = configuration(data, tmp_path_factory.mktemp("whole"), [])
+    run_pipeline(cfg, cfg.stages, Console(file=io.StringIO()))
+    run = Run(cfg)
+    samples = parse(run, Console(file=io.StringIO())).samples
+    return mask_scores(run, samples), edit_scores(run, samples)
+
+
 def assert_equal(
-    ours: tuple[pd.DataFrame, pd.DataFrame],
-    other: tuple[pd.DataFrame, pd.DataFrame],
+    ours: Rows,
+    other: Rows,
     tolerance: float = 0.0,
 ) -> None:
     for one, two in zip(ours, other, strict=True):
@@ -195,17 +207,17 @@ def test_masks_made_elsewhere_are_scored_as_they_are_and_followed_when_they_chan
 
 
 def test_a_run_says_whose_results_it_replaces(start: Start) -> None:
-    _, first = start(REPORT)
-    _, again = start(REPORT, "batch_size=1")
-    _, other = start(REPORT, "limit=2")
+    masks = "stages=[parse,masks,score,report]"
+    _, first = start(masks)
+    _, again = start(masks, "batch_size=1")
+    _, other = start(masks, "limit=2")
     assert "takes its place" not in first + again
     assert "is of a run with other limit: this one takes its place" in " ".join(other.split())
 
 
 def test_an_interrupted_run_goes_on_to_the_very_same_scores(
-    start: Start, scores: Scores, monkeypatch: pytest.MonkeyPatch
+    start: Start, scores: Scores, whole: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start(at="undisturbed")
     compute, batches = Edit.compute, []
 
     def interrupted(self: Edit, batch: Batch, loaded: Any) -> list[Painted]:
@@ -219,23 +231,22 @@ def test_an_interrupted_run_goes_on_to_the_very_same_scores(
         start(at="interrupted")
     monkeypatch.undo()
     start(at="interrupted")
-    assert_equal(scores("undisturbed"), scores("interrupted"))
+    assert_equal(whole, scores("interrupted"))
 
 
 def test_batch_size_and_worker_processes_change_no_score(start: Start, scores: Scores) -> None:
     start("threads=1", at="one")
-    start("threads=1", "batch_size=3", at="batches")
-    assert_equal(scores("one"), scores("batches"))
-    start("threads=1", "devices=[cpu,cpu]", at="workers")
-    assert_equal(scores("one"), scores("workers"))
+    start("threads=1", "batch_size=3", "devices=[cpu,cpu]", at="batches of workers")
+    assert_equal(scores("one"), scores("batches of workers"))
 
 
-def test_a_method_added_later_reuses_what_is_there(start: Start, scores: Scores) -> None:
+def test_a_method_added_later_reuses_what_is_there(
+    start: Start, scores: Scores, whole: Rows
+) -> None:
     start("mask=[ours]", "baselines=[]", at="grown")
     _, text = start(at="grown")
     assert "0 VAE encodes" in text
-    start(at="at once")
-    assert_equal(scores("grown"), scores("at once"))
+    assert_equal(scores("grown"), whole)
 
 
 def test_a_sample_that_fails_is_reported_and_stops_no_other(

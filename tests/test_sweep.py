@@ -49,6 +49,7 @@ def test_a_sweep_parses_and_encodes_every_sample_once_and_is_collected(folder: P
         assert groups == {"swept"}
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_the_seed_are_averaged(folder: Path) -> None:
     arguments = ["-m", "seed=range(2)", "num_repeat=1,2", "mask=[ours]", "limit=2", "name=s"]
     done = command(folder, *arguments, "stages=[parse,masks,score,report]", "tracker=none")

@@ -80,6 +80,7 @@ def test_the_shipped_weights_are_half_precision_and_small() -> None:
         assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
 
 
+@pytest.mark.slow
 def test_training_writes_scorers_that_load(tmp_path: Path) -> None:
     recipe = {"device": "cpu", "steps": 2, "batch": 4, "learning_rate": 1e-3}
     train_clip(tmp_path / "clip", tmp_path / "work", **recipe)

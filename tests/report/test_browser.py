@@ -82,10 +82,9 @@ def card(page: Page, sample: str):
 
 def drawn(page: Page, sample: str, method: str) -> np.ndarray:
     """The mask [H,W] as it is on the canvas of a sample's card."""
-    canvas = card(page, sample).locator(f'canvas[data-method="{method}"]')
-    canvas.scroll_into_view_if_needed()
-    page.wait_for_function("canvas => canvas.width > 0", arg=canvas.element_handle())
-    height, width, colours = canvas.evaluate(ALPHA)
+    canvas = f'canvas[data-method="{method}"]'
+    card(page, sample).locator(canvas).scroll_into_view_if_needed()  # it is drawn when it is seen
+    height, width, colours = card(page, sample).locator(f"{canvas}[width]").evaluate(ALPHA)
     # White and orange; blue and what lies in neither mask have little or no red.
     inside = [int(colour.split(",")[0]) > 150 for colour in colours]
     return np.array(inside).reshape(height, width)
@@ -200,8 +199,7 @@ def test_samples_are_filtered_by_text_and_by_edit_type(opened):
 def test_heat_maps_and_edits_are_shown_instead_of_masks(opened):
     page = opened()
     page.get_by_text("Heat maps", exact=True).click()
-    canvas = card(page, "s00").locator('canvas[data-view="heat"][data-method="ours"]')
-    page.wait_for_function("canvas => canvas.width > 0", arg=canvas.element_handle())
+    canvas = card(page, "s00").locator('canvas[width][data-view="heat"][data-method="ours"]')
     assert canvas.get_attribute("aria-label") == "ours: soft map"
     _, _, colours = canvas.evaluate(ALPHA)
     assert len(set(colours)) > 100

@@ -235,7 +235,8 @@ SLOW = re.compile(
     r" -m |hparams|zoo|protocols?=|update|external|mlflow|sweep|audit|=four|=both|post|rehearsal|"
     r"--config-dir|=editors|=table1|name=pipelines|name=inversions|PYTHONPATH=\.|blip|few_steps|"
     r"=three|name=(inpaint|regions|kontext|by_text|items)|items (image|move|remove|reconstruct)|"
-    r"experiment=pnp_inversion|my_pictures model=sdxl_turbo|edit_items"
+    r"experiment=pnp_inversion|my_pictures model=sdxl_turbo|edit_items|name=(listed|types)|"
+    r"red star|segment folder=my_picture '[^']*'$"
 )
 """In commands whose likes other tests run all the time."""
 SHOWN = {"my_metric": "Edges outside", "dataset=places": "Time of day"}

@@ -99,6 +99,7 @@ def test_a_picture_is_fitted_once_for_all_masks_and_samplings(start: Start, tmp_
     assert len(stored(tmp_path / "here")) == 2 * SAMPLES
 
 
+@pytest.mark.slow  # of a killed one the commands' tests say the same
 def test_a_stopped_fit_goes_on_from_its_last_saved_step(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,18 @@ from editors_ledits import LEDITS_FAMILIES
 from editors_masactrl import FEATURE_FAMILIES, SLOW_FEATURE_FAMILIES
 from editors_more import MORE_FAMILIES, MoreGoldens
 from editors_published import PUBLISHED_FAMILIES, QUICK_PUBLISHED_FAMILIES
-from families import FAMILIES, Check, editing_metrics, official_scores
-from goldens import Goldens
+from families import (
+    FAMILIES,
+    Check,
+    edit_latents,
+    editing_metrics,
+    official_scores,
+    soft_maps,
+    sweep,
+)
+from goldens import Goldens, Pair
 from items import ItemGoldens
-from items_fit import ITEM_FIT_FAMILIES
+from items_fit import ITEM_FIT_FAMILIES, tokens
 from items_masks import ITEM_MASK_FAMILIES
 from masks import MASK_FAMILIES, MaskGoldens
 from regions import RegionGoldens
@@ -25,18 +34,27 @@ from regions_families import QUICK_REGION_FAMILIES, REGION_FAMILIES
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
 
+LONG_FAMILIES = (soft_maps, edit_latents, sweep, editing_metrics)
+"""More than half of all families' time; the official evaluator's scores are compared every time."""
+
 
 @pytest.mark.parametrize(
     "family",
-    [
-        # Half of all families' time; the official evaluator's scores are compared every time.
-        pytest.param(family, marks=pytest.mark.slow if family is editing_metrics else ())
-        for family in FAMILIES
-    ],
+    [family for family in FAMILIES if family is not editing_metrics],
     ids=lambda family: family.__name__,
 )
 def test_the_references_figures(goldens: Goldens, family: Any) -> None:
-    checks = [found for pair in goldens.pairs for found in family(pair)]
+    compare(family, goldens.pairs[::-3] if family in LONG_FAMILIES else goldens.pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", LONG_FAMILIES, ids=lambda family: family.__name__)
+def test_all_of_the_references_figures(goldens: Goldens, family: Any) -> None:
+    compare(family, goldens.pairs)
+
+
+def compare(family: Any, pairs: Sequence[Pair]) -> None:
+    checks = [found for pair in pairs for found in family(pair)]
     assert checks
     assert [found for found in checks if not found.ok] == []
 
@@ -83,13 +101,23 @@ def test_more_editors(more_goldens: MoreGoldens, family: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "family", (*MASK_FAMILIES, *LEDITS_FAMILIES), ids=lambda family: family.__name__
+    "family",
+    [*MASK_FAMILIES, *(pytest.param(family, marks=pytest.mark.slow) for family in LEDITS_FAMILIES)],
+    ids=lambda family: family.__name__,
 )
 def test_published_mask_methods(mask_goldens: MaskGoldens, family: Any) -> None:
     assert _out(family, mask_goldens.cases) == []
 
 
-@pytest.mark.parametrize("family", ITEM_FIT_FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family",
+    [
+        # Fits and edits read what they were made from.
+        pytest.param(family, marks=pytest.mark.slow if family is tokens else ())
+        for family in ITEM_FIT_FAMILIES
+    ],
+    ids=lambda family: family.__name__,
+)
 def test_fits_and_edits_of_items(item_goldens: ItemGoldens, family: Any) -> None:
     assert _out(family, item_goldens.cases) == []
 

@@ -124,7 +124,6 @@ def test_json_log_names_failures_and_errors(folder: Path) -> None:
     times = image.stat()
     image.write_bytes(b"\0" * times.st_size)
     os.utime(image, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if the disk had gone bad
-    data.append("stages=[parse,masks,score]")
     done = command(folder, *RUN, *data, "fail_on_error=false")
     assert done.returncode == 1
     events = [json.loads(line) for line in done.stdout.splitlines()]

@@ -22,6 +22,7 @@ from piebench_masks.item_settings import (
 from piebench_masks.items.fit import EMBEDDINGS, UNET
 from piebench_masks.items.folder import ItemFolder, ItemModel, Task, Told
 from piebench_masks.items.mask_edits import Move
+from piebench_masks.items.partition import INDEX
 from piebench_masks.masks.segmenter import Segmenter
 from piebench_masks.parts import made
 from piebench_masks.runner import LOG_EVERY, progress_bar
@@ -99,8 +100,8 @@ def _segment(folder: ItemFolder, cfg: SegmentSettings, device: torch.device) -> 
                 f"mask.{name} looks for no texts: choose clipseg, clipseg_shapes, grounded_sam or "
                 "sam3"
             )
+    where = folder.path / INDEX[False]
     if cfg.dry_run:
-        where = folder.path / "masks.png"
         return [f"{where}: would be made by {type(segmenter).__name__}, unless others are there"]
     items = folder.segment(
         segmenter,
@@ -113,7 +114,7 @@ def _segment(folder: ItemFolder, cfg: SegmentSettings, device: torch.device) -> 
     shares = (100 * items.masks.double().mean(dim=(1, 2))).tolist()
     listed = zip(items.names, shares, strict=True)
     lines = [f"{i} {name}: {share:.1f} % of the picture" for i, (name, share) in enumerate(listed)]
-    return [f"{folder.path / 'masks.png'}: {len(lines)} items", *lines]
+    return [f"{where}: {len(lines)} items", *lines]
 
 
 def _fit(folder: ItemFolder, cfg: ItemSettings) -> list[str]:

@@ -186,7 +186,7 @@ class ItemFolder:
         """This one, and the second one where there is one."""
         return [self._read(path) for path in (self.path, self.other) if path]
 
-    @property
+    @cached_property
     def fit_file(self) -> Path:
         identity = fit_identity(self.model.identity, self.pictures, self.settings)
         return self.path / FITS / f"{identity}.safetensors"

@@ -42,12 +42,7 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
         torch.set_num_threads(cfg.threads)
     device = usable_device(cfg.device or default_device())
     with _progress(console) as progress:
-        folder = _folder(cfg, device, progress)
-        if not (cfg.dry_run or isinstance(cfg, SegmentSettings) or folder.fit_file.exists()):
-            goes_on = folder.checkpoint.exists()
-            how = "from its last saved state" if goes_on else "anew"
-            words = f"fitting {cfg.model.name} to {folder.path}, {how}"
-            say(console, "fit", escape(words), goes_on=goes_on)
+        folder = _folder(cfg, device, console, progress)
         if isinstance(cfg, SegmentSettings):
             lines = _segment(folder, cfg, device)
         elif isinstance(cfg, ItemEditSettings):
@@ -61,7 +56,9 @@ def run_item_command(name: str, cfg: ItemSettings, console: Console) -> int:
     return 0
 
 
-def _folder(cfg: ItemSettings, device: torch.device, progress: Told) -> ItemFolder:
+def _folder(
+    cfg: ItemSettings, device: torch.device, console: Console, progress: Told
+) -> ItemFolder:
     path = Path(cfg.folder)
     if not path.is_dir():
         raise BenchmarkError(f"there is no folder {path}: set folder to that of a picture")
@@ -80,12 +77,18 @@ def _folder(cfg: ItemSettings, device: torch.device, progress: Told) -> ItemFold
     )
     other = cfg.other if isinstance(cfg, FitItemsSettings) else None
     templates = cfg.templates if isinstance(cfg, ItemEditSettings) else None
+
+    def starts(goes_on: bool) -> None:
+        how = "from its last saved state" if goes_on else "anew"
+        say(console, "fit", escape(f"fitting {model.name} to {path}, {how}"), goes_on=goes_on)
+
     return ItemFolder(
         path,
         found,
         made(cfg.fit),
         Path(other) if other else None,
         templates or {},
+        starts,
         progress,
     )
 

@@ -133,6 +133,7 @@ def test_the_commands_lead_from_a_picture_to_its_edits(tmp_path: Path, tiny_fold
     done = command(tmp_path, "items", "text", *edit)
     assert done.returncode == 0, done.stderr
     assert "fit, unet: 2 of 2" in done.stdout and "text: 2 of 2" in done.stdout
+    assert ", anew" in done.stdout
     results = tmp_path / "mine" / "results"
     for name in ("segment/overview.png", "text/overview.png", "text/0.png"):
         Image.open(results / name).load()
@@ -140,6 +141,9 @@ def test_the_commands_lead_from_a_picture_to_its_edits(tmp_path: Path, tiny_fold
     again = run_here("text", *edit)
     assert "0.png: was there" in again and "of 2" not in again
     assert stamps(tmp_path) == before
+    shutil.rmtree(tmp_path / "mine" / "fits")
+    again = run_here("text", *edit)
+    assert "0.png: was there" in again and "fitting" not in again
 
 
 def test_a_killed_fit_goes_on_where_it_was_saved(path: Path, model: ItemModel) -> None:

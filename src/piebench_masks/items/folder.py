@@ -133,8 +133,9 @@ class ItemFolder:
 
     model: what the picture is fitted to, and settings: how; other: the folder of a second picture,
     fitted together with this one; templates: texts of items in which ``*`` stands for their tokens;
-    progress: of fits and edits. What is in files already is not computed again: a fit of the same
-    picture, masks, model and settings, and an edit that a result of the same name is of.
+    starts: is told of a fit that begins whether it goes on from a saved state; progress: of fits
+    and edits. What is in files already is not computed again: a fit of the same picture, masks,
+    model and settings, and an edit that a result of the same name is of.
     Raises BenchmarkError for what cannot be used, which names the file.
     """
 
@@ -143,6 +144,7 @@ class ItemFolder:
     settings: FitSettings = field(default_factory=FitSettings)
     other: Path | None = None
     templates: Mapping[Item, str] = field(default_factory=dict)
+    starts: Callable[[bool], None] = lambda goes_on: None
     progress: Told = lambda what, done, total: None
 
     def segment(
@@ -208,6 +210,7 @@ class ItemFolder:
                     raise
                 log.warning("%s", error)
         sweep_temporaries(path.parent)
+        self.starts(self.checkpoint.exists())
         fitted = fit(
             self.model.backbone,
             self.pictures,

@@ -7,6 +7,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from process import command
 
 
@@ -95,6 +96,14 @@ def test_what_is_missing_is_one_clear_error(
     assert done.stderr.startswith("Error: ") and done.stderr.count("Error") == 1
     for word in words:
         assert word in done.stderr
+
+
+def test_a_picture_is_edited_with_the_settings_of_the_model(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    files = ["image=a.png", "output=b.png"]
+    prompts = ["source_prompt=a red circle", "target_prompt=a blue circle"]
+    done = command(tmp_path, "edit", *files, *prompts, "model.few_steps=false")
+    assert done.returncode == 1 and "TurboEdit needs few_steps" in done.stderr
 
 
 def test_debug_shows_where_an_error_comes_from(tmp_path: Path) -> None:

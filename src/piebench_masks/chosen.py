@@ -1,17 +1,76 @@
-"""Mask methods, editors and metrics that a configuration chooses, made and checked, and its device.
+"""What a configuration chooses, made and checked: the diffusion model, mask methods, editors and
+metrics, and the device.
 
 Knows no run.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
 import torch
 
+from piebench_masks.diffusion.backbone import Backbone, Capability
+from piebench_masks.diffusion.loading import BackboneClass, backbone_class
+from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor
 from piebench_masks.errors import BenchmarkError
 from piebench_masks.masks import MapMethod
 from piebench_masks.metrics import Metric, device_argument
 from piebench_masks.parts import Part, imported, made
-from piebench_masks.settings import EXTERNAL, EditImageSettings, Settings
+from piebench_masks.settings import EXTERNAL, EditImageSettings, ModelSettings, Settings
 from piebench_masks.values import one_line
+
+
+@dataclass(frozen=True)
+class ChosenModel:
+    """The diffusion model of these settings. Raises BenchmarkError where it cannot be had."""
+
+    settings: ModelSettings
+
+    @cached_property
+    def source(self) -> tuple[Path, str]:
+        """Its folder and identity; a hub model is downloaded if need be."""
+        model = self.settings
+        return resolve_model(
+            model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
+        )
+
+    @cached_property
+    def kind(self) -> BackboneClass:
+        """What loads it."""
+        if self.settings.backbone is None:
+            return backbone_class(self.source[0])
+        try:
+            kind: BackboneClass = imported(self.settings.backbone)
+        except Exception as error:  # importing runs whatever is there
+            raise BenchmarkError(
+                f"model.backbone={self.settings.backbone} cannot be imported ({error}): set it to "
+                "the import path of a class with the members of piebench_masks.diffusion.loading."
+                "BackboneClass"
+            ) from error
+        return kind
+
+    @cached_property
+    def description(self) -> tuple[int, int, frozenset[Capability]]:
+        """Sides of its images and latents, and what it can do, without its weights."""
+        return self.kind.describe(self.source[0], few_steps=self.settings.few_steps)
+
+    def load(self, device: torch.device) -> Backbone:
+        """Load its weights."""
+        model = self.settings
+        return self.kind.from_folder(
+            self.source[0],
+            variant=model.variant,
+            dtype=getattr(torch, model.dtype),
+            vae_dtype=getattr(torch, model.vae_dtype),
+            device=device,
+            rows=model.rows,
+            vae_rows=model.vae_rows,
+            map_size=model.map_size,
+            compiled=model.compile,
+            few_steps=model.few_steps,
+        )
 
 
 def device_of(node: Part, device: str) -> dict[str, str]:

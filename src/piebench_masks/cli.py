@@ -138,10 +138,8 @@ def edit_image() -> None:
     """Edit one picture (conf/edit_image.yaml) and save the result."""
 
     def task(composed: DictConfig, console: Console) -> int:
-        import torch
-
         from piebench_masks.api import Pipeline
-        from piebench_masks.chosen import default_device, only_editor
+        from piebench_masks.chosen import ChosenModel, default_device, only_editor, usable_device
 
         cfg = typed_edit(composed)
         _check_inversion(cfg)
@@ -149,16 +147,8 @@ def edit_image() -> None:
             raise BenchmarkError(
                 f"{cfg.output} is there already: remove it, or choose another output=..."
             )
-        model = cfg.model
-        pipeline = Pipeline.load(
-            model.id,
-            revision=model.revision,
-            variant=model.variant,
-            cache_dir=model.cache_dir,
-            dtype=getattr(torch, model.dtype),
-            device=cfg.device or default_device(),
-            compat=cfg.compat,
-        )
+        device = usable_device(cfg.device or default_device())
+        pipeline = Pipeline(ChosenModel(cfg.model).load(device), cfg.compat)
         scene = pipeline.scene(
             cfg.image,
             cfg.source_prompt,

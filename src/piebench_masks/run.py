@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig
 
 from piebench_masks.chosen import (
+    ChosenModel,
     default_device,
     device_of,
     made_editors,
@@ -22,17 +23,14 @@ from piebench_masks.chosen import (
 )
 from piebench_masks.data.external_masks import external_masks
 from piebench_masks.diffusion.backbone import Backbone, Capability
-from piebench_masks.diffusion.loading import BackboneClass, backbone_class
-from piebench_masks.diffusion.source import resolve_model
 from piebench_masks.editing.editor import Editor, Fitting, check_needs
 from piebench_masks.editing.reconstruction import Reconstruction
-from piebench_masks.errors import BenchmarkError
 from piebench_masks.identity import part_identity
 from piebench_masks.masks import BASELINES, MapMethod
 from piebench_masks.masks.external import external_methods
 from piebench_masks.masks.soft_maps import needs_model
 from piebench_masks.metrics import Metric, reads_of
-from piebench_masks.parts import imported, made
+from piebench_masks.parts import made
 from piebench_masks.protocol import Casing, Protocol
 from piebench_masks.provenance import provenance
 from piebench_masks.section import built
@@ -133,7 +131,7 @@ class Run:
     def _identify(self, name: str) -> Any:
         section, _, part = name.partition(".")
         if section == "model":
-            return {**part_identity(self._backbone_class), "weights": self._model_source[1]}
+            return {**part_identity(self.model.kind), "weights": self.model.source[1]}
         if section in WRITERS:
             return part_identity(self.writers[section])
         if section == "candidates":
@@ -146,36 +144,13 @@ class Run:
         return part_identity(parts[section][part], _settings(self.section(section).get(part) or {}))
 
     @functools.cached_property
-    def _model_source(self) -> tuple[Path, str]:
-        """Folder and identity of the diffusion model; a hub model is downloaded if need be."""
-        model = self.cfg.model
-        return resolve_model(
-            model.id, revision=model.revision, variant=model.variant, cache_dir=model.cache_dir
-        )
-
-    @functools.cached_property
-    def _backbone_class(self) -> BackboneClass:
-        if self.cfg.model.backbone is None:
-            return backbone_class(self._model_source[0])
-        try:
-            kind: BackboneClass = imported(self.cfg.model.backbone)
-        except Exception as error:  # importing runs whatever is there
-            raise BenchmarkError(
-                f"model.backbone={self.cfg.model.backbone} cannot be imported ({error}): set it to "
-                "the import path of a class with the members of piebench_masks.diffusion.loading."
-                "BackboneClass"
-            ) from error
-        return kind
-
-    @functools.cached_property
-    def _description(self) -> tuple[int, int, frozenset[Capability]]:
-        folder, few_steps = self._model_source[0], self.cfg.model.few_steps
-        return self._backbone_class.describe(folder, few_steps=few_steps)
+    def model(self) -> ChosenModel:
+        return ChosenModel(self.cfg.model)
 
     @property
     def sizes(self) -> tuple[int, int]:
         """Sides of the model's images and latents; the weights are not loaded for it."""
-        return self._description[0], self._description[1]
+        return self.model.description[0], self.model.description[1]
 
     @property
     def uses_model(self) -> bool:
@@ -205,23 +180,11 @@ class Run:
         if not model.few_steps and model.backbone is None:
             check({*get_args(Capability)} - {"few_steps"})
         if editors:
-            check(self._description[2])
+            check(self.model.description[2])
 
     @functools.cached_property
     def backbone(self) -> Backbone:
-        model = self.cfg.model
-        return self._backbone_class.from_folder(
-            self._model_source[0],
-            variant=model.variant,
-            dtype=getattr(torch, model.dtype),
-            vae_dtype=getattr(torch, model.vae_dtype),
-            device=self.device,
-            rows=model.rows,
-            vae_rows=model.vae_rows,
-            map_size=model.map_size,
-            compiled=model.compile,
-            few_steps=model.few_steps,
-        )
+        return self.model.load(self.device)
 
     def counts(self) -> Counter[str]:
         """Network rows evaluated so far in this process; empty while no model was loaded."""

@@ -14,5 +14,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, work = tmp_path_factory.mktemp("model"), tmp_path_factory.mktemp("work")
     shared = {"device": "cpu", "steps": 3, "batch": 2, "learning_rate": 1e-3, "scenes": 8}
     train_vae(folder, work, kl=1e-5, noise=0.1, channels=(8, 8, 8), **shared)
-    train_unet(folder, work, grounding=0.03, edits=8, channels=(32, 32), **shared)
+    train_unet(folder, work, grounding=0.03, edits=8, silence=0.2, channels=(32, 32), **shared)
     return folder

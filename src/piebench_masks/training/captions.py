@@ -12,8 +12,6 @@ from transformers import CLIPTokenizer
 from piebench_masks.data.shapes.grammar import EVERYTHING, Scene
 from piebench_masks.training.model import MAX_TOKENS
 
-_ABLATED = 0.35  # share of captions that lose words
-
 
 @dataclass(frozen=True)
 class Captions:
@@ -28,6 +26,15 @@ class Captions:
         return Captions(
             (self.ids[0][rows], self.ids[1][rows]), self.regions[rows], self.words[rows]
         )
+
+
+def pointed_at(regions: Tensor, pointers: Tensor) -> Tensor:
+    """Where tokens' attention should lie, [B,32,h*w], each row of sum 1.
+
+    regions: shares of cells [B,4,h,w], as `Pool` has them; pointers: [B,32], the region of each.
+    """
+    targets = regions.flatten(2).float()[torch.arange(len(regions))[:, None], pointers]
+    return targets / targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
 
 
 def tokenize(scenes: Sequence[Scene], folder: Path) -> Captions:
@@ -48,11 +55,11 @@ def tokenize(scenes: Sequence[Scene], folder: Path) -> Captions:
     return Captions((ids[0], ids[1]), regions, words)
 
 
-def ablated_words(captions: Captions, generator: torch.Generator) -> Tensor:
+def ablated_words(captions: Captions, generator: torch.Generator, share: float = 0.55) -> Tensor:
     """Which words lose their embedding, bool [B,32]; words of one id go together.
 
-    Of the captions that lose any, half lose each id with p = 0.3, a quarter one word, a quarter all
-    the words of one object: what the benchmark's edits change.
+    share: of the captions that lose any. A quarter of them lose each id with p = 0.3, half of them
+    one word, a quarter all the words of one object: what the benchmark's edits change.
     """
     ids, words = captions.ids[0], captions.words
     rows = torch.arange(len(ids))
@@ -66,8 +73,8 @@ def ablated_words(captions: Captions, generator: torch.Generator) -> Tensor:
     single = F.one_hot(one, MAX_TOKENS).bool()
     thing = words & (captions.regions == (draw[:, 1] > 0.5).long()[:, None])
     lost = torch.rand(len(ids), size, generator=generator) < 0.3
-    kind = (draw[:, 2] * 4 / _ABLATED).long()
-    lost = torch.where((kind == 2)[:, None], ids_at(single), lost)
-    lost = torch.where((kind == 3)[:, None], ids_at(thing), lost)
-    lost &= (kind < 4)[:, None]
+    kind = (draw[:, 2] * 4 / share)[:, None]
+    lost = torch.where(kind >= 1, ids_at(single), lost)
+    lost = torch.where(kind >= 3, ids_at(thing), lost)
+    lost &= kind < 4
     return lost[rows[:, None], ids] & words

@@ -16,8 +16,8 @@ from diffusers.models.attention_processor import Attention, AttnProcessor, AttnP
 from torch import Tensor
 
 from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
-from piebench_masks.training.captions import ablated_words, tokenize
-from piebench_masks.training.few_steps import draw_edits, editing_loss
+from piebench_masks.training.captions import ablated_words, pointed_at, tokenize
+from piebench_masks.training.few_steps import compare_prompts, draw_edits, editing_loss
 from piebench_masks.training.loop import Schedule, train
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 from piebench_masks.training.scenes import draw_pool
@@ -26,7 +26,8 @@ from piebench_masks.training.vae import encode_images
 log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
-_TUNED = 0.514  # share of the steps that are tuned to few-step editing
+_LOST = 4.0  # weight of a dropped word's attention beside another word's
+_TUNED = 0.69  # share of the steps that are tuned to few-step editing
 
 
 class RecordingAttention:
@@ -101,14 +102,16 @@ def train_unet(
     scenes: int,
     grounding: float,
     edits: int,
+    silence: float,
     channels: tuple[int, int] = (64, 128),
 ) -> None:
     """Train in the latents of ``folder/vae``; write U-Net, text encoders, tokenizers, scheduler.
 
     The folder is written at every checkpoint, with the averaged weights. Losses (SHAPES.md): noise
     prediction weighted min((snr + 1) / snr, 20) / 5, plus ``grounding`` times the grounding loss,
-    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits``,
-    with half the batch for it and three eighths for the others.
+    and in the last ``_TUNED`` of the steps the loss of few-step editing on a pool of ``edits`` and
+    ``silence`` times that of predictions beside them, whose attention is grounded, too: with half
+    the batch for the scenes, half of it for the edits and a quarter to compare prompts.
     """
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
@@ -129,7 +132,7 @@ def train_unet(
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
         tuned = step >= (1 - _TUNED) * steps
-        size = -(-batch * 3 // 8) if tuned else batch
+        size = batch // 2 if tuned else batch
         rows = torch.randint(scenes, (size,), generator=generator)
         caption = captions.at(rows)
         lost = ablated_words(caption, generator)
@@ -149,17 +152,25 @@ def train_unet(
             )
         error = (predicted.float() - noise.to(device)).square().mean(dim=(1, 2, 3))
         regions = torch.where(lost, EVERYTHING, caption.regions)
-        targets = pool.regions[rows].flatten(2).float()[torch.arange(size)[:, None], regions]
-        targets /= targets.sum(dim=-1, keepdim=True).clamp_min(1e-3)
-        weights = caption.words * (timesteps < _GROUNDED_BELOW)[:, None]
+        targets = pointed_at(pool.regions[rows], regions)
+        weights = torch.where(lost, _LOST, 1.0) * caption.words
+        weights *= (timesteps < _GROUNDED_BELOW)[:, None]
         terms = {
             "noise": (error * (1 / alpha.flatten()).clamp_max(20).to(device) / 5).mean(),
             "grounding": grounding
-            * grounding_loss(recorded, targets.to(device), weights.float().to(device)),
+            * grounding_loss(recorded, targets.to(device), weights.to(device)),
         }
         if tuned:
             terms["editing"] = editing_loss(
                 denoiser, alphas_cumprod, pairs, batch // 2, device, generator
+            )
+            recorded.clear()
+            compared = compare_prompts(
+                denoiser, alphas_cumprod, pairs, -(-batch // 4), device, generator
+            )
+            terms["silence"] = silence * compared.silence
+            terms["pointing"] = grounding * grounding_loss(
+                recorded, compared.targets.to(device), compared.words.float().to(device)
             )
         return terms
 

@@ -25,25 +25,25 @@ def computed(results: Path) -> dict[str, int]:
 
 
 def test_a_sweep_parses_and_encodes_every_sample_once_and_is_collected(folder: Path) -> None:
-    arguments = ["-m", "strength=0.25,0.5,0.75", "mask=[ours]", "limit=4", "name=swept"]
+    arguments = ["-m", "strength=0.25,0.75", "mask=[ours]", "limit=4", "name=swept"]
     done = command(folder, *arguments)
     assert done.returncode == 0, done.stdout + done.stderr
     results = folder / "results" / "swept"
-    jobs = [computed(results / str(job)) for job in range(3)]
-    assert [job.get("samples_parsed", 0) for job in jobs] == [10, 0, 0]
-    assert [job.get("vae_encodes", 0) for job in jobs] == [4, 0, 0]
+    jobs = [computed(results / str(job)) for job in range(2)]
+    assert [job.get("samples_parsed", 0) for job in jobs] == [10, 0]
+    assert [job.get("vae_encodes", 0) for job in jobs] == [4, 0]
     assert all(job["unet_rows"] > 0 for job in jobs)
-    assert "swept/2: strength=0.75" in done.stdout and "Editing" not in done.stdout
+    assert "swept/1: strength=0.75" in done.stdout and "Editing" not in done.stdout
     said = " ".join(done.stdout.split())
     assert "10 samples parsed" in said and "4 vae encodes" in said
     table = pd.read_csv(results / "sweep.csv")
-    assert list(table["strength"]) == [0.25, 0.5, 0.75]
+    assert list(table["strength"]) == [0.25, 0.75]
     assert set(table["method"]) == {"ours"} and set(table["runs"]) == {1}
-    for job in range(3):
+    for job in range(2):
         own = pd.read_csv(results / str(job) / "tables/mask_methods.csv").set_index("method")
         assert table["dice"][job] == pytest.approx(own.loc["ours", "dice"])
     assert (results / "sweep.svg").stat().st_size > 0
-    for job in range(3):
+    for job in range(2):
         [file] = (results / str(job)).rglob("run-*.wandb")
         groups = {r.run.run_group for r in read_records(file) if r.HasField("run")}
         assert groups == {"swept"}

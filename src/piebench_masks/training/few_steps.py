@@ -3,7 +3,7 @@
 TurboEdit asks the U-Net at time steps for pictures with less noise than belongs to them, and for
 its own intermediate edits. One loss has it find the true edit from those, as far as the prompts
 and the source say what that is. Another has both prompts say the same where the edit changes
-nothing, and words of the target point at where the edit will be.
+nothing, words of the target point at where the edit will be, and lost words nowhere.
 """
 
 from collections.abc import Sequence
@@ -110,7 +110,8 @@ def editing_loss(
     At the same step, from the source's noised latents under its own prompt the source, and from
     the edit's latents, brought there by the U-Net itself, the true edit: not under the target's
     prompt alone but guided away from the source's, as the edit will be, by a strength drawn from
-    ``GUIDANCE``. Cells that the edit does not change stay the source's. Weighted as the noise is.
+    ``GUIDANCE``. Cells that the edit does not change stay the source's. Weighted as the noise is,
+    and the edit's error by how ``SMALL`` the edit is.
     """
     rows = torch.randint(len(pool.source), (batch,), generator=generator)
     source, target = (side[rows].float().to(device) for side in (pool.source, pool.target))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from piebench_masks.data.shapes.grammar import EVERYTHING, WORDS
 from piebench_masks.training.captions import ablated_words, pointed_at, tokenize
-from piebench_masks.training.few_steps import compare_prompts, draw_edits, editing_loss
+from piebench_masks.training.few_steps import FewSteps, draw_edits
 from piebench_masks.training.loop import Schedule, train
 from piebench_masks.training.model import Denoiser, save_pipeline, write_tokenizers
 from piebench_masks.training.scenes import draw_pool
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 _GROUNDED_BELOW = 700  # timestep above which the image no longer tells where things are
 _LOST = 4.0  # weight of a dropped word's attention beside another word's
-_TUNED = 0.69  # share of the steps that are tuned to few-step editing
+_TUNED = 0.72  # share of the steps that are tuned to few-step editing
 
 
 class RecordingAttention:
@@ -116,7 +116,8 @@ def train_unet(
     torch.manual_seed(0)
     denoiser = Denoiser(write_tokenizers(folder, WORDS), channels).to(device)
     recorded = record_grounded_layers(denoiser)
-    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32).to(device)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32)
+    vae.requires_grad_(False).to(device)
     pool = draw_pool(scenes)
     captions = tokenize(pool.scenes, folder)
     means, deviations = encode_images(
@@ -128,6 +129,7 @@ def train_unet(
     )
     alphas_cumprod = scheduler.alphas_cumprod
     pairs = draw_edits(edits, vae, folder, work, device)
+    few_steps = FewSteps(denoiser, vae, alphas_cumprod, pairs, device)
 
     def loss(step: int) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(step)
@@ -161,13 +163,9 @@ def train_unet(
             * grounding_loss(recorded, targets.to(device), weights.to(device)),
         }
         if tuned:
-            terms["editing"] = editing_loss(
-                denoiser, alphas_cumprod, pairs, batch // 2, device, generator
-            )
+            terms["editing"] = few_steps.editing(batch // 2, generator)
             recorded.clear()
-            compared = compare_prompts(
-                denoiser, alphas_cumprod, pairs, -(-batch // 4), device, generator
-            )
+            compared = few_steps.compare_prompts(-(-batch // 4), generator)
             terms["silence"] = silence * compared.silence
             terms["pointing"] = grounding * grounding_loss(
                 recorded, compared.targets.to(device), compared.words.float().to(device)

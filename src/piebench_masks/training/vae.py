@@ -131,12 +131,11 @@ def encode_images(
     """Mean and standard deviation of images' scaled latents, float16 [N,4,h,w] each.
 
     images: uint8 [N,3,H,W]; grey: bool [N,h,w], cells that are painted over in grey, as inpainting
-    has them. ``cache`` keeps the latents, so that a phase that goes on need not wait: its name
-    tells them apart from those of other images, and its metadata from those of other weights.
+    has them. ``cache`` keeps the latents, so that a phase that goes on need not wait: its metadata
+    tell them apart from those of other weights and of other images.
     """
-    weights = vae.state_dict()
-    key = hashlib.sha256(b"".join(w.float().cpu().numpy().tobytes() for w in weights.values()))
-    about = {"vae": key.hexdigest()}
+    about = {"vae": _digest(*vae.state_dict().values())}
+    about["images"] = _digest(images) if grey is None else _digest(images, grey)
     if cache.is_file():
         with safe_open(cache, "pt") as stored:
             if stored.metadata() == about:
@@ -157,3 +156,10 @@ def encode_images(
     cache.parent.mkdir(parents=True, exist_ok=True)
     save_file({"mean": means, "std": deviations}, cache, about)
     return means, deviations
+
+
+def _digest(*tensors: Tensor) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -142,7 +142,7 @@ COMMANDS = {
     "piebench-masks experiment=external dataset.root=/path/to/PIE-Bench "
     "editor.external.root=/path/to/output": f"{SMALL} dataset.load.mask_size=64",
     'piebench-masks edit image=scene.png source_prompt="a red circle on grass" '
-    'target_prompt="a blue circle on grass"': "output=one.png",
+    'target_prompt="a blue circle on grass" threshold=0.35': "output=one.png",
     # items
     "piebench-masks items segment folder=my_picture 'texts=[circle]' grow=4": "folder=segmented",
     "piebench-masks items segment folder=my_picture 'texts=[circle]'": "folder=segmented_too",

@@ -20,7 +20,9 @@ from families import (
     edit_latents,
     editing_metrics,
     official_scores,
+    pictures,
     soft_maps,
+    sweep,
 )
 from goldens import Goldens, Pair
 from items import ItemGoldens
@@ -33,7 +35,7 @@ from regions_families import QUICK_REGION_FAMILIES, REGION_FAMILIES
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
 
-LONG_FAMILIES = (soft_maps, edit_latents, editing_metrics)
+LONG_FAMILIES = (soft_maps, edit_latents, sweep, pictures, editing_metrics)
 """More than half of all families' time; the official evaluator's scores are compared every time."""
 
 

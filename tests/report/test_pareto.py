@@ -38,9 +38,22 @@ def test_points_are_means_over_samples_and_the_oracle_is_never_on_the_front(edit
     assert oracle["lpips_unedit_part"].item() == 0 and not oracle["front"].item()
     assert points["front"].any()
     ours = editing[(editing["method"] == "ours") & (editing["threshold"] == 0.5)]
+    ours = ours.dropna(subset=["lpips_unedit_part", "clip_edited"])
     shown = points[(points["method"] == "ours") & (points["threshold"] == 0.5)]
     assert shown["clip_edited"].item() == pytest.approx(ours["clip_edited"].mean())
     assert shown["lpips_unedit_part"].item() == pytest.approx(ours["lpips_unedit_part"].mean())
+
+
+def test_a_sample_without_a_background_lends_no_gain(editing, columns):
+    sample = editing["sample"].iloc[0]
+    bare = editing.assign(
+        lpips_unedit_part=editing["lpips_unedit_part"].where(editing["sample"] != sample)
+    )
+    others = editing[editing["sample"] != sample]
+    found, expected = (
+        pareto_points(rows, columns, "lpips_unedit_part", "clip_edited") for rows in (bare, others)
+    )
+    pd.testing.assert_frame_equal(found, expected)
 
 
 def test_figures_have_the_same_bytes_every_time(editing, segmentation, columns, tmp_path):

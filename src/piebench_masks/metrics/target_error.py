@@ -23,7 +23,7 @@ class TargetError:
     reads: ClassVar[tuple[str, ...]] = ("image", "target_image", "mask")
     columns: ClassVar[Mapping[str, Column]] = {
         "target_error": Column(
-            "Error to target (median)",
+            "Error to target",
             "down",
             digits=3,
             statistic="median",

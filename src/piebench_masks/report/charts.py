@@ -31,7 +31,8 @@ PARETO = "Keeping the background against doing the edit"
 FRONT = (
     "Rings and the grey line are the Pareto front: what no other point beats in both. Trivial "
     "masks, the oracle, which edits under the annotated mask, and the bounds of all edits "
-    "(identity: the source as it is; target: the true edit) do not rank."
+    "(identity: the source as it is; target: the true edit) do not rank. Means of the samples "
+    "that have both values."
 )
 ONE_EDITOR = "The same of one editor, with the trivial masks."
 DICE = "Agreement with the annotated masks over the threshold"

@@ -17,10 +17,14 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def header(column: "Column") -> str:
-    """A metric's label with its scale and the direction that is better: ``LPIPS ×10³ ↓``."""
+    """A metric's label with its scale and the direction that is better: ``LPIPS ×10³ ↓``.
+
+    Where it is no mean over samples, it says so: ``Error to target (median) ↓``.
+    """
+    statistic = "" if column.statistic == "mean" else f" ({column.statistic})"
     power = f" ×10{str(round(log10(column.scale))).translate(_SUPERSCRIPTS)}"
     arrow = "↑" if column.direction == "up" else "↓"
-    return f"{column.label}{power if column.scale != 1 else ''} {arrow}"
+    return f"{column.label}{statistic}{power if column.scale != 1 else ''} {arrow}"
 
 
 def edit_names(rows: pd.DataFrame, *, several: bool | None = None) -> pd.Series:

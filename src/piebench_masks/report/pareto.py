@@ -45,12 +45,14 @@ def pareto_points(
 ) -> pd.DataFrame:
     """Columns ``x`` and ``y`` summed up by editor, method, mask source and threshold.
 
-    The column ``front`` says which of them are on the Pareto front; rows under trivial masks and
-    under the annotated mask (``mask_source`` oracle) and bounds cannot be and do not push others
-    off it.
+    Only samples that have both values count: an edit whose mask is the whole picture has no
+    background to lose, and would lend a method its gain for nothing. The column ``front`` says
+    which points are on the Pareto front; rows under trivial masks and under the annotated mask
+    (``mask_source`` oracle) and bounds cannot be and do not push others off it.
     """
     keys = ["editor", "method", "mask_source", "threshold"]
-    groups = finite(editing, (x, y)).groupby(keys, sort=False, dropna=False)
+    rows = finite(editing, (x, y)).dropna(subset=[x, y])
+    groups = rows.groupby(keys, sort=False, dropna=False)
     points = groups[[x, y]].agg({name: columns[name].statistic for name in (x, y)}).reset_index()
     ranks = (points["mask_source"] != "oracle") & ~points["method"].isin(UNRANKED)
     points["front"] = pareto_front(

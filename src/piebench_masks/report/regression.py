@@ -59,7 +59,8 @@ def series(
             at = np.isclose(rows["threshold"], threshold, equal_nan=True)
             part = rows.loc[at & (rows["method"] == method), ["sample", "edit_type", score]]
             part = part.rename(columns={score: "value"})
-            part["series"] = names[part.index] + f": {header(column)}"
+            compared = replace(column, statistic="mean")  # as means are, of whatever score
+            part["series"] = names[part.index] + f": {header(compared)}"
             part["worse"] = -1.0 if column.direction == "up" else 1.0
             part["shown"] = 0.5 * 10.0**-column.digits / column.scale
             parts.append(part)

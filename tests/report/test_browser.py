@@ -303,6 +303,7 @@ def test_points_of_the_pareto_plot_tell_what_they_are_to_pointer_and_keys(opened
     tip = plot.locator(".tip")
     point = plot.locator(".look-0 .point").nth(10)
     own = editing[(editing["method"] == "ours") & np.isclose(editing["threshold"], 0.5)]
+    own = own.dropna(subset=["lpips_unedit_part", "clip_edited"])
     x, y = own["lpips_unedit_part"].mean() * 1e3, own["clip_edited"].mean()
     name = point.get_attribute("aria-label") or ""
     assert name.startswith("ours at 0.5, LPIPS outside ×10³ ")

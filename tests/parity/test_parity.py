@@ -35,13 +35,15 @@ from regions_families import QUICK_REGION_FAMILIES, REGION_FAMILIES
 from piebench_masks.diffusion.ddpm import start_timestep, trailing_timesteps
 from piebench_masks.editing.turbo_edit import NOISE_TIMESTEPS, TIMESTEPS
 
-LONG_FAMILIES = (soft_maps, edit_latents, sweep, pictures, editing_metrics)
-"""More than half of all families' time; the official evaluator's scores are compared every time."""
+LONG_FAMILIES = (soft_maps, edit_latents)
+LAST_FAMILIES = (sweep, pictures, editing_metrics)
+"""More than half of all families' time. The last ones follow from edits and networks, which are
+compared every time; so are the official evaluator's scores."""
 
 
 @pytest.mark.parametrize(
     "family",
-    [family for family in FAMILIES if family is not editing_metrics],
+    [family for family in FAMILIES if family not in LAST_FAMILIES],
     ids=lambda family: family.__name__,
 )
 def test_the_references_figures(goldens: Goldens, family: Any) -> None:
@@ -49,7 +51,9 @@ def test_the_references_figures(goldens: Goldens, family: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", LONG_FAMILIES, ids=lambda family: family.__name__)
+@pytest.mark.parametrize(
+    "family", (*LONG_FAMILIES, *LAST_FAMILIES), ids=lambda family: family.__name__
+)
 def test_all_of_the_references_figures(goldens: Goldens, family: Any) -> None:
     compare(family, goldens.pairs)
 

@@ -95,9 +95,9 @@ def draw_edits(count: int, vae: AutoencoderKL, folder: Path, work: Path, device:
         for side, pool in pools.items()
     ]
     captions = [tokenize(scenes, folder) for scenes in sides.values()]
-    differ = (pools["source"].images != pools["target"].images).any(dim=1, keepdim=True)
-    changed = F.adaptive_max_pool2d(differ.half(), latents[0].shape[2:]).bool()
     source, target = pools["source"], pools["target"]
+    differ = (source.images != target.images).any(dim=1, keepdim=True)
+    changed = F.adaptive_max_pool2d(differ.half(), latents[0].shape[2:]).bool()
     apart = torch.stack(
         [
             (to_unit_range(one) - to_unit_range(other)).square().mean()
